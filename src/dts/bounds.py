@@ -1,0 +1,72 @@
+"""Every bound, with its unit in its name or comment, and the relations between bounds, asserted at import."""
+
+from __future__ import annotations
+
+# Time accounting
+LATE_WINDOW_MIN_MS = 60_000  # the least late window a job may have; at least the failover promise
+FAILOVER_PROMISE_MS = 10_000  # new fires after an instance's death
+FIRST_PUBLICATION_OWES_MS = 24 * 3_600_000  # how far back a new revision owes instants one by one
+COMMAND_EXPIRY_MS = 24 * 3_600_000
+MAX_GAPS = 16  # jumps of the watermark being worked off at once
+CLOCK_APART_MS = 2_000  # wall and monotonic clock further apart than this: the watermark is held
+CLOCK_HOLD_MS = 30_000  # ... for so long at most
+
+# Steps and commits
+STEP_FIRES = 2_500  # due instants a shard takes into one commit
+STEP_CHANGES = 5_000  # feed records a shard takes into one commit
+STEP_REPORTS = 512  # worker reports a shard takes into one commit
+STEP_JOBS_OF_GAP = 20_000  # jobs of an outage looked at in one step
+INBOX_CHANGES = 200_000  # changes waiting for a shard: beyond, the feed is slowed
+INBOX_REPORTS = 20_000  # reports waiting for a shard: beyond, the worker's stream is slowed
+REFUSED_BACKOFF_MS = (50, 5_000)  # first and longest wait after a refused commit
+
+# Definitions and requests
+DEFINITION_BYTES = 64 * 1024
+REQUEST_BYTES = 4 * 1024 * 1024  # one request, gRPC or HTTP
+BULK_JOBS = 10_000  # jobs in one bulk call
+NAME_LENGTH = 256
+DESCRIPTION_LENGTH = 8_192
+METADATA_ENTRIES = 64
+METADATA_KEY_LENGTH = 128
+METADATA_VALUE_LENGTH = 8_192
+TAGS = 64
+TAG_LENGTH = 128
+SCHEDULES = 16  # schedules of one job
+SCHEDULE_LENGTH = 512
+PAGE_SIZE = 250
+PAGE_SIZE_SCHEDULED = 100
+PREVIEW_INSTANTS = 1_000
+COUNTED_EXECUTIONS = 10_000  # `total` is exact up to here
+MAX_RETRIES = 1_000
+TIMEOUT_MAX_S = 30 * 86_400
+RESOURCE_MAX = 2**31 - 1
+WATCH_QUEUE = 10_000  # events waiting for one slow watcher; beyond, it is told that it missed some
+
+# Attempts and leases
+MAX_LOSSES = 5  # attempts handed back or lost; then LOST
+LEASE_MS = 60_000
+BEATS_PER_LEASE = 12
+KEEP_ALIVES_PER_LEASE = 3
+LEASE_MARGIN = 0.05
+BROKER_SESSION_MS = 6_000
+BACKLOG = 2_000  # leased executions waiting at a worker
+LEASE_MESSAGE_KEYS = 500
+MISFIRE_RUN_ALL = 10_000
+
+# Output and results
+OUTPUT_HEAD_BYTES = 32 * 1024
+OUTPUT_TAIL_BYTES = 32 * 1024
+RESULT_BYTES = 8 * 1024
+ERROR_BYTES = 8 * 1024
+OUTPUT_CHUNK_BYTES = 64 * 1024
+
+# Waiting
+ANSWER_WAIT_S = 2.0  # run now and cancel wait for the owner's commit
+STOP_GRACE_S = 10.0  # a clean stop lets running tasks finish for so long
+KILL_GRACE_S = 5.0  # between TERM and KILL of a task's group
+REPORT_WAIT_MS = 1_000
+
+assert LATE_WINDOW_MIN_MS >= FAILOVER_PROMISE_MS
+assert 2 * LEASE_MS // 3 > BROKER_SESSION_MS + 5_000
+assert DEFINITION_BYTES < REQUEST_BYTES
+assert OUTPUT_CHUNK_BYTES < REQUEST_BYTES

@@ -1,0 +1,335 @@
+"""The domain's values: frozen, slotted, validated once at the edge (api/), trusted everywhere else.
+
+Words are those of ARCHITECTURE.md. Instants are UTC milliseconds since 1970 (int); intervals are half-open `(after, until]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum, IntEnum, StrEnum
+from typing import NamedTuple
+
+Instant = int
+Position = tuple[int, int]  # how far a shard has applied its feed: (definitions, commands)
+ShardId = int
+Watermark = tuple[Instant, str]  # (instant, job id): a big instant may be cut between two commits
+
+LAST_JOB = "~"  # sorts after every job id (`[A-Za-z0-9._-]`): the watermark of an instant that is done with
+START: Watermark = (0, LAST_JOB)
+
+
+class Status(IntEnum):
+    """Of an execution. QUEUED, PLACED and RETRYING are open; the others are terminal: each is one verdict, for ever."""
+
+    QUEUED = 1
+    PLACED = 2
+    RETRYING = 3
+    COMPLETED = 4
+    FAILED = 5
+    SKIPPED = 6
+    CANCELLED = 7
+    LOST = 8
+
+    @property
+    def terminal(self) -> bool:
+        return self >= Status.COMPLETED
+
+
+class JobState(IntEnum):
+    """What a revision says of its job. A paused one may end its pause by itself at `Definition.until`."""
+
+    ACTIVE = 1
+    PAUSED = 2
+    CANCELLED = 3
+    DELETED = 4
+
+
+class Misfire(StrEnum):
+    """What becomes of missed instants: those older than the late window when the shard comes to them."""
+
+    RUN_ONCE = "run_once"  # the latest, if it is younger than the grace period; the rest is one range
+    RUN_ALL = "run_all"  # the newest `misfire_limit` of them; the older ones are one range
+    SKIP = "skip"  # one range
+
+
+class Delivery(StrEnum):
+    AT_LEAST_ONCE = "at_least_once"
+    AT_MOST_ONCE = "at_most_once"
+
+
+class Cause(StrEnum):
+    """Why an execution exists. Only SCHEDULE is a verdict of its instant."""
+
+    SCHEDULE = "schedule"
+    MANUAL = "manual"
+    RETRY = "retry"
+
+
+class ScheduleSpec(NamedTuple):
+    """One schedule as text, with its zone and bounds: what `dts.schedule.compile` turns into a function of time."""
+
+    text: str
+    zone: str = "UTC"
+    start: Instant | None = None  # inclusive
+    end: Instant | None = None  # inclusive
+    gap: str = ""  # a wall time that does not exist: shift | skip; '' = the rule's default
+    fold: str = ""  # one that occurs twice: first | second | both; '' = the rule's default
+
+
+class Key(NamedTuple):
+    """One execution. Text form: `<job>@20260329T010000.000Z[~<nonce>]`; a nonce makes it no verdict of its instant."""
+
+    job: str
+    at: Instant
+    nonce: str = ""
+
+    def __str__(self) -> str:
+        moment = datetime.fromtimestamp(self.at / 1000, UTC)
+        text = f"{self.job}@{moment:%Y%m%dT%H%M%S}.{self.at % 1000:03d}Z"
+        return f"{text}~{self.nonce}" if self.nonce else text
+
+
+class WorkerRef(NamedTuple):
+    """A worker process: only this incarnation may hold what names it."""
+
+    id: str
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What an execution needs of a worker; equal demands are one object (`intern_demand`): bulk placement groups by it."""
+
+    cpu: int = 0  # millicores
+    memory: int = 0  # MiB
+    storage: int = 0  # MiB
+    slots: int = 1
+    custom: tuple[tuple[str, int], ...] = ()
+    selector: str = ""
+    priority: int = 0  # higher first
+
+    @property
+    def slots_only(self) -> bool:
+        """Only such executions may wait in a worker's backlog: nothing but a place is reserved for them."""
+        return not (self.cpu or self.memory or self.storage or self.custom)
+
+
+class Policies(NamedTuple):
+    """Durations in ms. Defaults are DECISIONS' and the API's."""
+
+    misfire: Misfire = Misfire.RUN_ONCE
+    misfire_limit: int = 100
+    late_window: int = 60_000
+    grace: int = 86_400_000
+    max_retries: int = 0
+    retry_initial: int = 1_000
+    retry_cap: int = 300_000
+    retry_factor: float = 2.0
+    retry_jitter: float = 0.2
+    delivery: Delivery = Delivery.AT_LEAST_ONCE
+
+
+class Definition(NamedTuple):
+    """One revision of a job, as the shard needs it. `body` was encoded at the API and goes to the worker as it is."""
+
+    job: str
+    revision: int
+    since: Instant  # `from`: the revision owes its instants after it
+    state: JobState
+    until: Instant | None  # when a pause ends by itself
+    schedules: tuple[ScheduleSpec, ...]
+    demand: Demand
+    policies: Policies
+    body: bytes
+    first: bool = True  # the first publication of this revision: only that one owes instants before the watermark
+
+
+class End(NamedTuple):
+    """How an attempt ended, as its worker says. Instants are the worker's clock; 0 = never started."""
+
+    started: Instant = 0
+    ended: Instant = 0
+    code: int = 0  # exit code, HTTP status; 0 = success or none
+    error: str = ""
+    result: str = ""
+
+
+NO_END = End()
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Executions that differ in their key alone; carries their whole state, so the last block about a key is enough."""
+
+    keys: Sequence[Key]
+    revisions: Sequence[int]
+    demand: Demand
+    status: Status
+    attempt: int = 0  # of the last placement; 0 = never placed
+    cause: Cause = Cause.SCHEDULE
+    queued: Instant = 0  # when it became an execution: its age
+    not_before: Instant = 0  # RETRYING: when it may be placed again
+    failures: int = 0  # attempts that used up a retry
+    losses: int = 0  # attempts handed back, never arrived or lost with a worker
+    worker: WorkerRef | None = None
+    report: tuple[int, int] = (0, 0)  # (epoch, report number) known when it was placed: its lease echoes it
+    fencing: int = 0  # seq of the commit that placed it
+    placed: Instant = 0
+    cancel: str = ""  # why its worker was told to end it
+    reason: str = ""
+    retry_of: str = ""
+    arguments: bytes = b""  # a manual run's changed task, encoded like Definition.body
+    ends: Sequence[End] = ()
+
+
+class Range(NamedTuple):
+    """One verdict over a run of instants of one revision, in `(after, until]`, that did not run."""
+
+    job: str
+    revision: int
+    after: Instant
+    until: Instant
+    count: int
+    reason: str
+
+
+class Term(NamedTuple):
+    """The span in which a revision is in force. It owes instants after `since`; `in_force`: the watermark it began at."""
+
+    job: str
+    revision: int
+    since: Instant
+    in_force: Instant
+    until: Instant | None
+    rules: str
+
+
+class Close(NamedTuple):
+    """The end of a term: the next revision's `since`."""
+
+    job: str
+    revision: int
+    until: Instant
+
+
+class Owed(NamedTuple):
+    """Instants of one revision in `(after, until]`, behind the watermark, not yet accounted for; `skip` have a verdict."""
+
+    definition: Definition
+    after: Instant
+    until: Instant
+    skip: tuple[Instant, ...] = ()
+
+
+class Gap(NamedTuple):
+    """A jump of the watermark: all jobs above the cursor `done`, save `skip`, owe `(after, until]`; an outage in one value."""
+
+    after: Watermark
+    until: Instant
+    done: str = ""
+    skip: frozenset[str] = frozenset()
+
+
+class Run(NamedTuple):
+    """Command: run a job now. `at` is the instant of its key; arguments replace the task."""
+
+    id: bytes
+    job: str
+    issued: Instant
+    expires: Instant
+    revision: int  # the lowest revision it needs
+    arguments: bytes = b""
+
+
+class Cancel(NamedTuple):
+    """Command: end one open execution."""
+
+    id: bytes
+    key: Key
+    issued: Instant
+    expires: Instant
+    reason: str = ""
+
+
+class Retry(NamedTuple):
+    """Command: a new execution of an ended one's job, `retry_of` it."""
+
+    id: bytes
+    key: Key
+    issued: Instant
+    expires: Instant
+    revision: int
+    arguments: bytes = b""
+
+
+Command = Run | Cancel | Retry
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What one step of a shard decided. `owed` names each changed job's whole remaining debt; `gaps` all of them."""
+
+    shard: ShardId
+    epoch: int
+    seq: int
+    now: Instant
+    watermark: Watermark
+    applied: Position
+    blocks: Sequence[Block] = ()
+    ranges: Sequence[Range] = ()
+    opened: Sequence[Term] = ()
+    closed: Sequence[Close] = ()
+    definitions: Sequence[Definition] = ()  # revisions applied by this commit
+    kept: Sequence[Definition] = ()  # superseded revisions that open executions still refer to
+    owed: Sequence[tuple[str, tuple[Owed, ...]]] = ()
+    gaps: Sequence[Gap] = ()
+    commands: Sequence[bytes] = ()  # applied command ids
+    waiting: Sequence[Command] = ()  # commands held for a revision: all of them
+    answers: Sequence[tuple[bytes, str]] = field(default=())  # command id -> execution id or error, for who waits
+
+
+class Change(NamedTuple):
+    """One feed record: a definition or a command, with the position that applying it reaches."""
+
+    position: Position
+    value: Definition | Command
+
+
+class Held(NamedTuple):
+    """A running or waiting attempt at its worker."""
+
+    key: Key
+    attempt: int
+
+
+class Report(NamedTuple):
+    """From a worker to a shard. `full`: lists everything held and every unacknowledged end; a promise to `epoch`."""
+
+    worker: WorkerRef
+    epoch: int
+    number: int
+    timed: bool = True  # False: the lease is the worker's life (same machine)
+    full: bool = False
+    held: Sequence[Held] = ()
+    ended: Sequence[Block] = ()  # status, attempt, keys, ends
+    beat: int = 0  # to be echoed by the next commit that begins after it arrived
+    gone: bool = False  # this incarnation is known to be dead
+
+
+class Outcome(Enum):
+    COMMITTED = 1
+    REFUSED = 2
+    UNKNOWN = 3
+
+
+_demands: dict[Demand, Demand] = {}
+MAX_INTERNED_DEMANDS = 10_000
+
+
+def intern_demand(demand: Demand) -> Demand:
+    """The one object that stands for all equal demands (bounded: past MAX_INTERNED_DEMANDS the table starts anew)."""
+    if len(_demands) >= MAX_INTERNED_DEMANDS:
+        _demands.clear()
+    return _demands.setdefault(demand, demand)
