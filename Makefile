@@ -1,0 +1,93 @@
+# Every habit of the house. `make` alone lists them. Needs Python 3.11+ and make, nothing else.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+BIN := .venv/bin
+# Choose another interpreter with: make PYTHON=python3.13 ...
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; exit; }; done; echo none)
+# Extra arguments for pytest: make test ARGS="-k cron -x"
+ARGS ?=
+TESTS := $(wildcard tests/unit tests/conformance tests/acceptance tests/simulation)
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# ---- set up -----------------------------------------------------------------------------------------------------
+
+.PHONY: run-env dev-env
+run-env: python
+	@$(PYTHON) tools/setup.py run
+
+dev-env: python
+	@$(PYTHON) tools/setup.py dev
+
+.PHONY: python
+python:
+	@test "$(PYTHON)" != none || { echo "No Python 3.11 or newer found. Debian, Ubuntu: apt-get install python3 python3-venv" >&2; exit 1; }
+
+.PHONY: setup
+setup: dev-env ## Bring .venv up to date with the lock files (the other targets do it by themselves)
+
+# ---- run --------------------------------------------------------------------------------------------------------
+
+.PHONY: up
+up: run-env ## Run the embedded server in the foreground (ports and DTS_DATABASE from the environment)
+	@exec env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL $(BIN)/dts up
+
+# ---- verify -----------------------------------------------------------------------------------------------------
+
+.PHONY: test
+test: dev-env ## Run every test but the long ones (ARGS="-k cron -x" goes to pytest)
+	$(BIN)/python -m pytest $(TESTS) -m "not soak" $(ARGS)
+
+.PHONY: soak
+soak: dev-env ## Run the long tests
+	$(BIN)/python -m pytest $(TESTS) -m soak $(ARGS)
+
+.PHONY: check
+check: dev-env ## Verify format, lint, types, import contracts, protos and generated code
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/python tools/proto.py --check
+
+.PHONY: format
+format: dev-env ## Format the code, fix what lint can fix
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+.PHONY: bench
+bench: dev-env ## Measure speed: tables on the terminal, JSON in bench/results
+	$(BIN)/python -m bench $(ARGS)
+
+# ---- generate ---------------------------------------------------------------------------------------------------
+
+.PHONY: proto
+proto: dev-env ## Generate src/dts/gen from api/proto
+	$(BIN)/python tools/proto.py
+
+.PHONY: lock
+lock: python ## Pin the dependencies anew; PACKAGES="aiohttp grpcio" raises those alone
+	$(PYTHON) tools/lock.py $(PACKAGES)
+
+# ---- package ----------------------------------------------------------------------------------------------------
+
+.PHONY: wheel
+wheel: dev-env ## Build the wheel into dist/
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --wheel
+
+.PHONY: wheel-test
+wheel-test: wheel ## Install the wheel into an empty environment and run the command
+	$(PYTHON) tools/wheel_test.py
+
+.PHONY: clean
+clean: ## Remove .venv, caches and what builds left
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .grimp_cache .hypothesis
+	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
