@@ -94,7 +94,11 @@ def compare(fresh: Path) -> int:
     stale = sorted(name for name in new.keys() | old.keys() if new.get(name) != old.get(name))
     for name in stale:
         lines = difflib.unified_diff(
-            old.get(name, "").splitlines(), new.get(name, "").splitlines(), f"committed {name}", f"generated {name}", n=0
+            old.get(name, "").splitlines(),
+            new.get(name, "").splitlines(),
+            f"committed {name}",
+            f"generated {name}",
+            n=0,
         )
         print("\n".join(list(lines)[:8]))
     if stale:

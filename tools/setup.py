@@ -15,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "setup-stamp"
+NEEDS = {"run": "the server needs", "dev": "development needs"}
 LOCKS = {"run": ["runtime.lock", "build.lock"], "dev": ["dev.lock"]}
 # dev.lock holds all that the other two do, in the same versions, so an environment for 'dev' also serves 'run'.
 SERVES = {"run": ("run", "dev"), "dev": ("dev",)}
@@ -74,7 +75,7 @@ def main() -> None:
     fcntl.flock(guard, fcntl.LOCK_EX)
     if current(level):
         return
-    print(f"setup: installing what {'the server needs' if level == 'run' else 'development needs'} into .venv", flush=True)
+    print(f"setup: installing what {NEEDS[level]} into .venv", flush=True)
     create()
     STAMP.unlink(missing_ok=True)
     install(level)
