@@ -333,3 +333,66 @@ def intern_demand(demand: Demand) -> Demand:
     if len(_demands) >= MAX_INTERNED_DEMANDS:
         _demands.clear()
     return _demands.setdefault(demand, demand)
+
+
+class Execution(NamedTuple):
+    """One execution as the API and history show it: open or ended."""
+
+    key: Key
+    revision: int
+    status: Status
+    attempt: int = 0
+    cause: Cause = Cause.SCHEDULE
+    queued: Instant = 0
+    placed: Instant = 0
+    not_before: Instant = 0
+    worker: str = ""
+    fencing: int = 0
+    reason: str = ""
+    retry_of: str = ""
+    end: End = NO_END
+
+
+class ExecutionQuery(NamedTuple):
+    """Which executions; empty fields do not restrict. Scheduled time in `[start, until)`."""
+
+    job: str = ""
+    statuses: frozenset[Status] = frozenset()
+    start: Instant = 0
+    until: Instant = 0  # 0: no upper end
+
+
+class Revision(NamedTuple):
+    """One revision as the job store keeps it: `document` is the API's JobResponse without computed fields."""
+
+    definition: Definition
+    change: str  # create | update | pause | resume | cancel | delete
+    created: Instant  # of the job
+    name: str
+    tags: tuple[str, ...]
+    document: bytes
+    request: str = ""  # fingerprint of the creating request: a repeat is the same create
+
+
+class StoredJob(NamedTuple):
+    """A job's current row."""
+
+    id: str
+    revision: int
+    created: Instant
+    updated: Instant  # `since` of the revision
+    state: JobState
+    until: Instant | None
+    document: bytes
+    request: str
+
+
+class Output(NamedTuple):
+    """What is kept of an attempt's output. `cut` bytes between head and tail are gone; `size` is all that was written."""
+
+    attempt: int
+    head: bytes
+    tail: bytes
+    cut: int
+    size: int
+    complete: bool

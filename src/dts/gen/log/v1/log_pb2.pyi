@@ -210,3 +210,370 @@ class Block(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Block: _TypeAlias = Block  # noqa: Y015
+
+@_typing.final
+class Schedule(_message.Message):
+    """One schedule of a definition."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    ZONE_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    GAP_FIELD_NUMBER: _builtins.int
+    FOLD_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    zone: _builtins.str
+    start: _builtins.int
+    end: _builtins.int
+    gap: _builtins.str
+    fold: _builtins.str
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        zone: _builtins.str = ...,
+        start: _builtins.int | None = ...,
+        end: _builtins.int | None = ...,
+        gap: _builtins.str = ...,
+        fold: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end", b"_end", "_start", b"_start", "end", b"end", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end", b"_end", "_start", b"_start", "end", b"end", "fold", b"fold", "gap", b"gap", "start", b"start", "text", b"text", "zone", b"zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__end: _TypeAlias = _typing.Literal["end"]  # noqa: Y015
+    _WhichOneofArgType__end: _TypeAlias = _typing.Literal["_end", b"_end"]  # noqa: Y015
+    _WhichOneofReturnType__start: _TypeAlias = _typing.Literal["start"]  # noqa: Y015
+    _WhichOneofArgType__start: _TypeAlias = _typing.Literal["_start", b"_start"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end) -> _WhichOneofReturnType__end | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start) -> _WhichOneofReturnType__start | None: ...
+
+Global___Schedule: _TypeAlias = Schedule  # noqa: Y015
+
+@_typing.final
+class Policies(_message.Message):
+    """Durations in ms."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MISFIRE_FIELD_NUMBER: _builtins.int
+    MISFIRE_LIMIT_FIELD_NUMBER: _builtins.int
+    LATE_WINDOW_FIELD_NUMBER: _builtins.int
+    GRACE_FIELD_NUMBER: _builtins.int
+    MAX_RETRIES_FIELD_NUMBER: _builtins.int
+    RETRY_INITIAL_FIELD_NUMBER: _builtins.int
+    RETRY_CAP_FIELD_NUMBER: _builtins.int
+    RETRY_FACTOR_FIELD_NUMBER: _builtins.int
+    RETRY_JITTER_FIELD_NUMBER: _builtins.int
+    DELIVERY_FIELD_NUMBER: _builtins.int
+    misfire: _builtins.str
+    misfire_limit: _builtins.int
+    late_window: _builtins.int
+    grace: _builtins.int
+    max_retries: _builtins.int
+    retry_initial: _builtins.int
+    retry_cap: _builtins.int
+    retry_factor: _builtins.float
+    retry_jitter: _builtins.float
+    delivery: _builtins.str
+    def __init__(
+        self,
+        *,
+        misfire: _builtins.str = ...,
+        misfire_limit: _builtins.int = ...,
+        late_window: _builtins.int = ...,
+        grace: _builtins.int = ...,
+        max_retries: _builtins.int = ...,
+        retry_initial: _builtins.int = ...,
+        retry_cap: _builtins.int = ...,
+        retry_factor: _builtins.float = ...,
+        retry_jitter: _builtins.float = ...,
+        delivery: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "grace", b"grace", "late_window", b"late_window", "max_retries", b"max_retries", "misfire", b"misfire", "misfire_limit", b"misfire_limit", "retry_cap", b"retry_cap", "retry_factor", b"retry_factor", "retry_initial", b"retry_initial", "retry_jitter", b"retry_jitter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Policies: _TypeAlias = Policies  # noqa: Y015
+
+@_typing.final
+class Definition(_message.Message):
+    """One revision of a job, as the shard needs it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    SCHEDULES_FIELD_NUMBER: _builtins.int
+    DEMAND_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    REPUBLISHED_FIELD_NUMBER: _builtins.int
+    job: _builtins.str
+    revision: _builtins.int
+    since: _builtins.int
+    state: _builtins.int
+    until: _builtins.int
+    body: _builtins.bytes
+    """worker.v1.Body"""
+    republished: _builtins.bool
+    @_builtins.property
+    def schedules(self) -> _containers.RepeatedCompositeFieldContainer[Global___Schedule]: ...
+    @_builtins.property
+    def demand(self) -> Global___Demand: ...
+    @_builtins.property
+    def policies(self) -> Global___Policies:
+        """unset: all defaults"""
+
+    def __init__(
+        self,
+        *,
+        job: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        since: _builtins.int = ...,
+        state: _builtins.int = ...,
+        until: _builtins.int | None = ...,
+        schedules: _abc.Iterable[Global___Schedule] | None = ...,
+        demand: Global___Demand | None = ...,
+        policies: Global___Policies | None = ...,
+        body: _builtins.bytes = ...,
+        republished: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_until", b"_until", "demand", b"demand", "policies", b"policies", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_until", b"_until", "body", b"body", "demand", b"demand", "job", b"job", "policies", b"policies", "republished", b"republished", "revision", b"revision", "schedules", b"schedules", "since", b"since", "state", b"state", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__until: _TypeAlias = _typing.Literal["until"]  # noqa: Y015
+    _WhichOneofArgType__until: _TypeAlias = _typing.Literal["_until", b"_until"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__until) -> _WhichOneofReturnType__until | None: ...
+
+Global___Definition: _TypeAlias = Definition  # noqa: Y015
+
+@_typing.final
+class Range(_message.Message):
+    """A verdict over instants that did not run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    job: _builtins.str
+    revision: _builtins.int
+    after: _builtins.int
+    until: _builtins.int
+    count: _builtins.int
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        job: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        after: _builtins.int = ...,
+        until: _builtins.int = ...,
+        count: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "count", b"count", "job", b"job", "reason", b"reason", "revision", b"revision", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Range: _TypeAlias = Range  # noqa: Y015
+
+@_typing.final
+class Owed(_message.Message):
+    """Instants behind the watermark that still owe a verdict."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFINITION_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    SKIP_FIELD_NUMBER: _builtins.int
+    after: _builtins.int
+    until: _builtins.int
+    @_builtins.property
+    def definition(self) -> Global___Definition: ...
+    @_builtins.property
+    def skip(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        definition: Global___Definition | None = ...,
+        after: _builtins.int = ...,
+        until: _builtins.int = ...,
+        skip: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "definition", b"definition", "skip", b"skip", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Owed: _TypeAlias = Owed  # noqa: Y015
+
+@_typing.final
+class Debt(_message.Message):
+    """What one job owes: the whole of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    OWED_FIELD_NUMBER: _builtins.int
+    job: _builtins.str
+    @_builtins.property
+    def owed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Owed]: ...
+    def __init__(
+        self,
+        *,
+        job: _builtins.str = ...,
+        owed: _abc.Iterable[Global___Owed] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "owed", b"owed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Debt: _TypeAlias = Debt  # noqa: Y015
+
+@_typing.final
+class Gap(_message.Message):
+    """A jump of the watermark."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_FIELD_NUMBER: _builtins.int
+    AFTER_JOB_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    SKIP_FIELD_NUMBER: _builtins.int
+    after: _builtins.int
+    after_job: _builtins.str
+    until: _builtins.int
+    done: _builtins.str
+    @_builtins.property
+    def skip(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        after: _builtins.int = ...,
+        after_job: _builtins.str = ...,
+        until: _builtins.int = ...,
+        done: _builtins.str = ...,
+        skip: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "after_job", b"after_job", "done", b"done", "skip", b"skip", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Gap: _TypeAlias = Gap  # noqa: Y015
+
+@_typing.final
+class Command(_message.Message):
+    """A command as published and as held in a shard's state."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    INSTANT_FIELD_NUMBER: _builtins.int
+    NONCE_FIELD_NUMBER: _builtins.int
+    ISSUED_FIELD_NUMBER: _builtins.int
+    EXPIRES_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    id: _builtins.bytes
+    kind: _builtins.str
+    """run | cancel | retry"""
+    job: _builtins.str
+    instant: _builtins.int
+    nonce: _builtins.str
+    issued: _builtins.int
+    expires: _builtins.int
+    revision: _builtins.int
+    arguments: _builtins.bytes
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.bytes = ...,
+        kind: _builtins.str = ...,
+        job: _builtins.str = ...,
+        instant: _builtins.int = ...,
+        nonce: _builtins.str = ...,
+        issued: _builtins.int = ...,
+        expires: _builtins.int = ...,
+        revision: _builtins.int = ...,
+        arguments: _builtins.bytes = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "expires", b"expires", "id", b"id", "instant", b"instant", "issued", b"issued", "job", b"job", "kind", b"kind", "nonce", b"nonce", "reason", b"reason", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Command: _TypeAlias = Command  # noqa: Y015
+
+@_typing.final
+class Commands(_message.Message):
+    """Several commands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMANDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def commands(self) -> _containers.RepeatedCompositeFieldContainer[Global___Command]: ...
+    def __init__(
+        self,
+        *,
+        commands: _abc.Iterable[Global___Command] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Commands: _TypeAlias = Commands  # noqa: Y015
+
+@_typing.final
+class Gaps(_message.Message):
+    """Several gaps."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GAPS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def gaps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Gap]: ...
+    def __init__(
+        self,
+        *,
+        gaps: _abc.Iterable[Global___Gap] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gaps", b"gaps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Gaps: _TypeAlias = Gaps  # noqa: Y015

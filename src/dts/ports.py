@@ -1,0 +1,156 @@
+"""What the services need of the world, as Protocols: each is small, has one conformance suite, and holds no policy.
+
+Methods raise `Unavailable` when a store cannot be reached; everything else they raise is named at the method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from dts.model import (
+    Change,
+    Command,
+    Commit,
+    Definition,
+    Execution,
+    ExecutionQuery,
+    Instant,
+    Key,
+    Outcome,
+    Output,
+    Position,
+    Range,
+    Revision,
+    ShardId,
+    StoredJob,
+    Term,
+)
+
+
+class Ledger(Protocol):
+    """Makes a commit durable, all or nothing, and only while this process owns the shard."""
+
+    def ownership(self) -> AsyncIterator[frozenset[ShardId]]:
+        """The shards that this process should own, now and at each change."""
+        ...
+
+    async def open(self, shard: ShardId) -> tuple[int, AsyncIterator[Commit]]:
+        """Fences the former owner; gives the new epoch and the commits to fold (SQLite: one synthetic commit)."""
+        ...
+
+    async def commit(self, commit: Commit) -> Outcome:
+        """One at a time a shard. REFUSED: nothing of it is kept. Raises OwnershipLost when fenced."""
+        ...
+
+    async def resolve(self, commit: Commit) -> Outcome:
+        """After UNKNOWN: COMMITTED or REFUSED. Raises OwnershipLost when that cannot be known."""
+        ...
+
+
+class JobStore(Protocol):
+    """The Job Service's book of record: every revision of every job."""
+
+    async def create(self, revisions: Sequence[Revision]) -> None:
+        """All or none, durable on return. Raises AlreadyExists naming the first id that is taken."""
+        ...
+
+    async def change(self, revisions: Sequence[Revision]) -> None:
+        """All or none; each must be its job's current revision + 1. Raises RevisionConflict or NotFound."""
+        ...
+
+    async def get(self, jobs: Sequence[str]) -> dict[str, StoredJob]:
+        """Current rows of those that exist, deleted ones included (state DELETED)."""
+        ...
+
+    async def list(
+        self, after: str, limit: int, states: frozenset[int], tag: str = "", name: str = ""
+    ) -> Sequence[StoredJob]:
+        """Jobs with id > after, in id order; `states` empty: all but DELETED; `name`: a part of it, case folded."""
+        ...
+
+    async def count(self) -> int:
+        """Jobs that are not deleted."""
+        ...
+
+    async def revisions(self, job: str, before: int, limit: int) -> Sequence[Revision]:
+        """Newest first, revision < before (0: all)."""
+        ...
+
+    def definitions(self, job: str, until: Instant) -> AsyncIterator[Sequence[Definition]]:
+        """For the audit: every revision (of one job, or of all) with since < until, by job and revision, in pages."""
+        ...
+
+
+class JobFeed(Protocol):
+    """Carries definitions and commands to the shards' owners. `Commit.applied` is a position of this feed."""
+
+    async def publish(self, changes: Sequence[Definition | Command]) -> None:
+        """Durable on return; a command whose id is known already is not published again."""
+        ...
+
+    def changes(self, shard: ShardId, after: Position) -> AsyncIterator[Sequence[Change]]:
+        """What came after a position, then what comes, for ever."""
+        ...
+
+
+class History(Protocol):
+    """The record of ended executions, ranges and terms. Replayed writes are harmless."""
+
+    async def execution(self, key: Key) -> tuple[Execution, Sequence[Execution]] | None:
+        """A terminal execution and its earlier attempts."""
+        ...
+
+    async def executions(self, query: ExecutionQuery, before: Key | None, limit: int) -> Sequence[Execution]:
+        """Terminal ones, newest first by (scheduled time, job, nonce), strictly before a key in that order."""
+        ...
+
+    async def count(self, query: ExecutionQuery, limit: int) -> int:
+        """How many terminal executions, counted up to limit."""
+        ...
+
+    async def last_ended(self, jobs: Sequence[str]) -> dict[str, Execution]:
+        """The latest terminal execution by scheduled time of each job that has one."""
+        ...
+
+    async def ranges(
+        self, job: str, start: Instant, until: Instant, after: Range | None, limit: int
+    ) -> Sequence[Range]:
+        """Ranges that touch [start, until), by (until, job, revision)."""
+        ...
+
+    def scheduled(self, job: str, after: Instant, until: Instant) -> AsyncIterator[Sequence[Execution]]:
+        """For the audit: executions of cause SCHEDULE with an instant in (after, until], by job and instant, in pages."""
+        ...
+
+    def terms(self, job: str, after: Instant, until: Instant) -> AsyncIterator[Sequence[Term]]:
+        """For the audit: terms that touch (after, until], by job and revision, in pages."""
+        ...
+
+    async def complete_until(self, shard: ShardId) -> Instant:
+        """The watermark's instant that the record has reached: later instants are pending."""
+        ...
+
+    async def forget(self, before: Instant, limit: int) -> int:
+        """Deletes what ended before an instant (retention), at most `limit` rows; how many it deleted."""
+        ...
+
+
+class OutputStore(Protocol):
+    """What attempts wrote: head and tail, bounded (bounds.OUTPUT_*)."""
+
+    async def put(self, key: Key, attempt: int, offset: int, data: bytes, last: bool) -> None:
+        """Bytes from `offset` on; an offset already stored is ignored."""
+        ...
+
+    async def get(self, key: Key, attempt: int) -> Output | None:
+        """Attempt 0: the last one that wrote anything."""
+        ...
+
+    async def wait(self, key: Key, attempt: int, size: int, timeout_s: float) -> Output | None:
+        """Returns when more than `size` bytes are there, or it is complete, or after the time-out."""
+        ...
+
+    async def forget(self, before: Instant, limit: int) -> int:
+        """Deletes outputs last written before an instant, at most `limit`; how many."""
+        ...
