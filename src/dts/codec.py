@@ -45,7 +45,7 @@ def keys(jobs: Sequence[str], instants: Sequence[int], nonces: Sequence[str]) ->
     """The inverse of `columns`. Raises ValueError when the columns' lengths do not agree."""
     count = len(jobs)
     ats: Iterable[int] = [instants[0]] * count if len(instants) == 1 else instants
-    tails: Iterable[str] = nonces if nonces else [""] * count
+    tails: Iterable[str] = nonces or [""] * count
     return [Key(job, at, nonce) for job, at, nonce in zip(jobs, ats, tails, strict=True)]
 
 

@@ -191,7 +191,7 @@ class Range(NamedTuple):
     revision: int
     after: Instant
     until: Instant
-    count: int
+    size: int  # how many instants
     reason: str
 
 
@@ -396,3 +396,67 @@ class Output(NamedTuple):
     cut: int
     size: int
     complete: bool
+
+
+class Lease(NamedTuple):
+    """A placed block on its way to its worker; `bodies` parallel to the keys, equal ones the same object."""
+
+    block: Block
+    bodies: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What a committed commit allows: nothing leaves the process before."""
+
+    leases: dict[WorkerRef, list[Lease]] = field(default_factory=dict)
+    cancels: dict[WorkerRef, list[tuple[Held, str]]] = field(default_factory=dict)
+    acks: dict[WorkerRef, list[Held]] = field(default_factory=dict)
+    beats: dict[WorkerRef, int] = field(default_factory=dict)
+    answers: Sequence[tuple[bytes, str]] = ()
+
+
+class WorkerInfo(NamedTuple):
+    """What a worker says of itself when it attaches. `total.slots` attempts at once, `backlog` more may wait."""
+
+    ref: WorkerRef
+    total: Demand
+    backlog: int
+    labels: tuple[tuple[str, str], ...] = ()
+    timed: bool = True
+    host: str = ""
+    pid: int = 0
+    version: str = ""
+
+
+class WorkerView(NamedTuple):
+    """A worker as the scheduler sees it."""
+
+    info: WorkerInfo
+    taken: Demand
+    attempts: int
+    attached: bool
+    heard: Instant
+
+
+class JobView(NamedTuple):
+    """What a job is doing now."""
+
+    next_run: Instant | None = None
+    queued: int = 0
+    placed: int = 0
+    running: int = 0  # of the placed ones
+    retrying: int = 0
+
+
+class ShardView(NamedTuple):
+    """How a shard is."""
+
+    shard: ShardId
+    epoch: int
+    seq: int
+    watermark: Instant
+    jobs: int
+    queued: int
+    placed: int
+    retrying: int

@@ -13,18 +13,26 @@ from dts.model import (
     Command,
     Commit,
     Definition,
+    Effects,
     Execution,
     ExecutionQuery,
+    Held,
     Instant,
+    JobView,
     Key,
     Outcome,
     Output,
     Position,
     Range,
+    Report,
     Revision,
     ShardId,
+    ShardView,
     StoredJob,
     Term,
+    WorkerInfo,
+    WorkerRef,
+    WorkerView,
 )
 
 
@@ -153,4 +161,75 @@ class OutputStore(Protocol):
 
     async def forget(self, before: Instant, limit: int) -> int:
         """Deletes outputs last written before an instant, at most `limit`; how many."""
+        ...
+
+
+class Live(Protocol):
+    """What runs or waits now, and the way to ask for more of it: answered by the shards' owners, never by a store."""
+
+    async def views(self, jobs: Sequence[str]) -> dict[str, JobView]:
+        """What each job is doing now; a job that no owner knows yet is left out."""
+        ...
+
+    async def execution(self, key: Key) -> Execution | None:
+        """An open execution (status QUEUED, PLACED, RETRYING; `end.started` > 0: it runs), else None."""
+        ...
+
+    async def executions(self, query: ExecutionQuery, before: Key | None, limit: int) -> Sequence[Execution]:
+        """Open ones, in History.executions' order."""
+        ...
+
+    async def count(self, query: ExecutionQuery) -> int:
+        """How many open executions."""
+        ...
+
+    async def submit(self, command: Command) -> str:
+        """Publishes, then waits up to ANSWER_WAIT_S for the owner's commit: the execution's id. Raises NotFound,
+        FailedPrecondition (an ended execution), OutcomeUnknown (durable, but not yet decided)."""
+        ...
+
+    def watch(self, job: str) -> AsyncIterator[Execution | Range | int]:
+        """Transitions and ranges as they are committed (of one job, or of all); an int: so many were left out."""
+        ...
+
+    async def settled(self, job: str, revision: int, timeout_s: float) -> bool:
+        """Waits until the owner has applied a revision; False after the time-out."""
+        ...
+
+    async def workers(self) -> Sequence[WorkerView]: ...
+
+    async def status(self) -> tuple[Sequence[ShardView], str, Sequence[str]]:
+        """Shards owned here, the clock's state ('ok' or why the watermark is held), notes for a person."""
+        ...
+
+
+class WorkerChannel(Protocol):
+    """From the scheduler to workers: an outbox that the stream drains. Never blocks."""
+
+    def send(self, shard: ShardId, epoch: int, effects: Effects) -> None:
+        """Puts leases, cancels, acks and echoes into the workers' outboxes; those of detached workers are dropped."""
+        ...
+
+    def ask(self, worker: WorkerRef, shard: ShardId, epoch: int) -> None:
+        """Asks for a full report."""
+        ...
+
+
+class WorkerInbox(Protocol):
+    """From workers' streams to the scheduler (services/scheduler implements it)."""
+
+    def attached(self, worker: WorkerInfo) -> dict[ShardId, int]:
+        """A stream began: the shards owned here with their epochs, to be asked for full reports."""
+        ...
+
+    def detached(self, worker: WorkerRef) -> None:
+        """Its stream ended: nothing new is placed there; what it holds stays its own until its leases end."""
+        ...
+
+    async def report(self, shard: ShardId, report: Report) -> None:
+        """Hands a report on; waits while the inbox is full, so that the stream is slowed."""
+        ...
+
+    def started(self, shard: ShardId, worker: WorkerRef, held: Sequence[Held], at: Sequence[Instant]) -> None:
+        """These attempts run now: shown, not stored."""
         ...
