@@ -5,9 +5,11 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-builtin-rules
 
 BIN := .venv/bin
-# Choose another interpreter with: make PYTHON=python3.13 ...
-PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+# The first Python that is new enough; choose another with: make PYTHON=python3.13 test
+ifndef PYTHON
+PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; exit; }; done; echo none)
+endif
 # Extra arguments for pytest: make test ARGS="-k cron -x"
 ARGS ?=
 TESTS := $(wildcard tests/unit tests/conformance tests/acceptance tests/simulation)

@@ -6,10 +6,13 @@ Python; safe to run several times at once.
 
 import fcntl
 import hashlib
+import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,9 +26,12 @@ SERVES = {"run": ("run", "dev"), "dev": ("dev",)}
 
 def digest(level: str) -> str:
     """What an environment of this level is made from, as one line."""
-    sources = [ROOT / "pyproject.toml", Path(__file__), *(ROOT / "requirements" / name for name in LOCKS[level])]
-    content = b"\0".join([str(ROOT).encode(), *(path.read_bytes() for path in sources)])
-    return f"{level} {hashlib.sha256(content).hexdigest()}"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    # Only these tables reach the installed project; the settings of linters do not.
+    tables = [project["build-system"], project["project"], project["tool"]["hatch"]]
+    files = [Path(__file__), ROOT / "src/dts/__init__.py", *(ROOT / "requirements" / name for name in LOCKS[level])]
+    content = [str(ROOT), platform.python_version(), json.dumps(tables), *(path.read_text() for path in files)]
+    return f"{level} {hashlib.sha256(chr(0).join(content).encode()).hexdigest()}"
 
 
 def current(level: str) -> bool:
@@ -45,13 +51,14 @@ def run(*command: str | Path) -> None:
 
 
 def create() -> None:
-    """Make .venv, unless there is one that works."""
-    probe = [str(VENV / "bin" / "python"), "-m", "pip", "--version"]
+    """Make .venv, unless there is one of this Python's version that works."""
+    probe = [str(VENV / "bin" / "python"), "-c", "import pip, platform; print(platform.python_version())"]
     try:
-        if subprocess.run(probe, capture_output=True, check=False).returncode == 0:
-            return
+        found = subprocess.run(probe, capture_output=True, text=True, check=False).stdout.strip()
     except OSError:
-        pass
+        found = ""
+    if found == platform.python_version():
+        return
     shutil.rmtree(VENV, ignore_errors=True)
     result = subprocess.run([sys.executable, "-m", "venv", str(VENV)], capture_output=True, text=True, check=False)
     if result.returncode:

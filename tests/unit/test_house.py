@@ -1,0 +1,68 @@
+"""The import contract of the house bites: a small house with one wrong import after another."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grimp import ImportGraph
+
+from tools.contracts import RoomsContract
+
+PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+OPTIONS = next(c for c in PYPROJECT["tool"]["importlinter"]["contracts"] if c["type"] == "rooms")
+
+
+def breaches(*imports: tuple[str, str]) -> list[Any]:
+    graph = ImportGraph()
+    for importer, imported in imports:
+        for module in (importer, imported):
+            if module not in graph.modules:
+                graph.add_module(module, is_squashed=not module.startswith("dts"))
+        graph.add_import(importer=importer, imported=imported, line_number=1, line_contents="")
+    contract = RoomsContract(OPTIONS["name"], {"root_packages": ["dts"]}, OPTIONS)
+    check = contract.check(graph, verbose=False)
+    assert check.kept == (not check.metadata["breaches"])
+    return check.metadata["breaches"]
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported"),
+    [
+        ("dts.core.shard", "dts.schedule.cron"),
+        ("dts.core.shard", "dts.core.policies"),
+        ("dts.core.shard", "dts.errors"),
+        ("dts.core.shard", "heapq"),
+        ("dts.services.jobs", "dts.core"),
+        ("dts.services.jobs", "asyncio"),
+        ("dts.adapters.sqlite.ledger", "sqlite3"),
+        ("dts.adapters.sqlite.ledger", "dts.adapters.codec"),
+        ("dts.server", "dts.adapters.sqlite"),
+        ("dts.cli.jobs", "dts.client"),
+    ],
+)
+def test_the_arrows_may_be_followed(importer: str, imported: str) -> None:
+    assert breaches((importer, imported)) == []
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported", "why"),
+    [
+        ("dts.core.shard", "dts.ports", "dts.core may import"),
+        ("dts.core.shard", "time", "dts.core is pure"),
+        ("dts.schedule.cron", "random", "dts.schedule is pure"),
+        ("dts.model", "dts.schedule", "nothing of ours"),
+        ("dts.services.jobs", "dts.api", "dts.services may import"),
+        ("dts.services.jobs", "dts.adapters.sqlite", "dts.services may import"),
+        ("dts.services.jobs", "sqlite3", "only dts.adapters.sqlite may import"),
+        ("dts.adapters.kafka.log", "sqlite3", "only dts.adapters.sqlite may import"),
+        ("dts.adapters.kafka.log", "dts.adapters.sqlite", "dts.adapters.kafka may import"),
+        ("dts.adapters.sqlite.ledger", "dts.core.shard", "dts.adapters.sqlite may import"),
+        ("dts.attic", "dts.model", "in no room"),
+        ("dts.api.jobs", "dts.attic", "in no room"),
+    ],
+)
+def test_no_arrow_may_be_turned(importer: str, imported: str, why: str) -> None:
+    (breach,) = breaches((importer, imported))
+    assert (breach.importer, breach.imported) == (importer, imported)
+    assert why in breach.why
