@@ -29,28 +29,28 @@ class _JobStatus:
 
 class _JobStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
-    JOB_STATUS_UNSPECIFIED: _JobStatus.ValueType  # 0
-    JOB_STATUS_PENDING: _JobStatus.ValueType  # 1
-    JOB_STATUS_SCHEDULED: _JobStatus.ValueType  # 2
-    JOB_STATUS_RUNNING: _JobStatus.ValueType  # 3
-    JOB_STATUS_COMPLETED: _JobStatus.ValueType  # 4
-    JOB_STATUS_FAILED: _JobStatus.ValueType  # 5
-    JOB_STATUS_PAUSED: _JobStatus.ValueType  # 6
-    JOB_STATUS_CANCELLED: _JobStatus.ValueType  # 7
-    JOB_STATUS_RETRYING: _JobStatus.ValueType  # 8
+    UNSPECIFIED: _JobStatus.ValueType  # 0
+    PENDING: _JobStatus.ValueType  # 1
+    SCHEDULED: _JobStatus.ValueType  # 2
+    RUNNING: _JobStatus.ValueType  # 3
+    COMPLETED: _JobStatus.ValueType  # 4
+    FAILED: _JobStatus.ValueType  # 5
+    PAUSED: _JobStatus.ValueType  # 6
+    CANCELLED: _JobStatus.ValueType  # 7
+    RETRYING: _JobStatus.ValueType  # 8
 
 class JobStatus(_JobStatus, metaclass=_JobStatusEnumTypeWrapper):
     """Of a job: the first that applies of CANCELLED, PAUSED, RUNNING, RETRYING, PENDING, SCHEDULED, else the last execution's."""
 
-JOB_STATUS_UNSPECIFIED: JobStatus.ValueType  # 0
-JOB_STATUS_PENDING: JobStatus.ValueType  # 1
-JOB_STATUS_SCHEDULED: JobStatus.ValueType  # 2
-JOB_STATUS_RUNNING: JobStatus.ValueType  # 3
-JOB_STATUS_COMPLETED: JobStatus.ValueType  # 4
-JOB_STATUS_FAILED: JobStatus.ValueType  # 5
-JOB_STATUS_PAUSED: JobStatus.ValueType  # 6
-JOB_STATUS_CANCELLED: JobStatus.ValueType  # 7
-JOB_STATUS_RETRYING: JobStatus.ValueType  # 8
+UNSPECIFIED: JobStatus.ValueType  # 0
+PENDING: JobStatus.ValueType  # 1
+SCHEDULED: JobStatus.ValueType  # 2
+RUNNING: JobStatus.ValueType  # 3
+COMPLETED: JobStatus.ValueType  # 4
+FAILED: JobStatus.ValueType  # 5
+PAUSED: JobStatus.ValueType  # 6
+CANCELLED: JobStatus.ValueType  # 7
+RETRYING: JobStatus.ValueType  # 8
 Global___JobStatus: _TypeAlias = JobStatus  # noqa: Y015
 
 @_typing.final
