@@ -7,14 +7,19 @@ from dts.schedule.base import Schedule
 from dts.schedule.batch import compile_all, next_after_many
 from dts.schedule.compiling import compile  # noqa: A004 - the package's verb; nobody needs the builtin here
 from dts.schedule.durations import format_duration, parse_duration
+from dts.schedule.explain import Explanation, Occurrence, Transition, explain
 from dts.schedule.instants import format_instant, parse_instant
 from dts.schedule.spread import jitter, resolve
 from dts.schedule.zones import rules_version
 
 __all__ = [
+    "Explanation",
+    "Occurrence",
     "Schedule",
+    "Transition",
     "compile",
     "compile_all",
+    "explain",
     "format_duration",
     "format_instant",
     "jitter",

@@ -48,8 +48,7 @@ def _compile(spec: ScheduleSpec) -> Schedule:
     kind = words.words[0][0].lower()
     schedule: Schedule
     if kind == "@every":
-        schedule = _every(spec, words)
-        load_zone(zone_name)
+        schedule = _every(spec, words, zone_name)
     elif kind == "@at":
         schedule = _at(spec, words, zone_name)
     else:
@@ -92,7 +91,7 @@ def _check_bounds(spec: ScheduleSpec) -> None:
         )
 
 
-def _every(spec: ScheduleSpec, words: Words) -> Schedule:
+def _every(spec: ScheduleSpec, words: Words, zone_name: str) -> Schedule:
     _refuse_policies(spec, "@every counts elapsed time, which has neither")
     duration, column = _argument(words, "@every 90s")
     try:
@@ -109,7 +108,7 @@ def _every(spec: ScheduleSpec, words: Words) -> Schedule:
             read=duration,
             expected="1s or more",
         )
-    return EverySchedule(spec, period)
+    return EverySchedule(spec, period, load_zone(zone_name))
 
 
 def _at(spec: ScheduleSpec, words: Words, zone_name: str) -> Schedule:

@@ -99,6 +99,15 @@ class CronSchedule(Schedule):
     def describe(self) -> str:
         return cron_sentence(self.cron, self.zone.name)
 
+    def wall_match(self, begin: int, end: int) -> int | None:
+        """The first wall second in [begin, end) that the fields match, whatever the zone makes of it; None if there is none."""
+        wall = self._wall_from(begin)
+        return wall if wall < end else None
+
+    def shifts(self, gap: int) -> bool:
+        """Whether a wall time in a gap of so many seconds runs right after it."""
+        return self._shift and gap < GAP_LIMIT
+
     def _next_second(self, second: int) -> int:
         """The first UTC second > `second` at which it fires, clipping aside."""
         line = self._line

@@ -34,7 +34,8 @@ ALL_MONTHS = 0x1FFE
 ALL_WEEKDAYS = 0x7F
 
 
-def _bits(mask: int) -> list[int]:
+def bits(mask: int) -> list[int]:
+    """The values of a mask in order."""
     return [k for k in range(mask.bit_length()) if mask >> k & 1]
 
 
@@ -51,11 +52,11 @@ def _nearest_weekday(day: int, length: int, first: int) -> int:
 def _special_days(rule: DayRule, length: int, first: int) -> int:
     """The day-of-month specials of one month, bit k = day k + 1. A month without that day has none."""
     mask = 0
-    for back in _bits(rule.last):
+    for back in bits(rule.last):
         if back < length:
             mask |= 1 << (length - 1 - back)
-    targets = [day for day in _bits(rule.nearest) if day <= length]
-    targets += [length - back for back in _bits(rule.last_nearest) if back < length]
+    targets = [day for day in bits(rule.nearest) if day <= length]
+    targets += [length - back for back in bits(rule.last_nearest) if back < length]
     for day in targets:
         mask |= 1 << (_nearest_weekday(day, length, first) - 1)
     return mask
@@ -64,13 +65,13 @@ def _special_days(rule: DayRule, length: int, first: int) -> int:
 def _special_weekdays(rule: DayRule, length: int, first: int) -> int:
     """The day-of-week specials of one month, bit k = day k + 1. A month without a fifth one has none."""
     mask = 0
-    for code in _bits(rule.nth):
+    for code in bits(rule.nth):
         nth, wanted = divmod(code, 8)
         day = (wanted - first) % 7 + 1 + 7 * (nth - 1)
         if day <= length:
             mask |= 1 << (day - 1)
     last = (first + length - 1) % 7
-    for wanted in _bits(rule.last_weekdays):
+    for wanted in bits(rule.last_weekdays):
         mask |= 1 << (length - 1 - (last - wanted) % 7)
     return mask
 
@@ -79,11 +80,11 @@ def _year_mask(rule: DayRule, type_: int) -> int:
     """The days of a year of this type, one bit each."""
     leap, first = divmod(type_, 7)
     by_date = by_weekday = in_month = 0
-    for day in _bits(rule.days):
+    for day in bits(rule.days):
         by_date |= civil.DOM_DAYS[leap][day - 1]
-    for day_of_week in _bits(rule.weekdays):
+    for day_of_week in bits(rule.weekdays):
         by_weekday |= civil.WEEKDAY_DAYS[type_][day_of_week]
-    for month in _bits(rule.months):
+    for month in bits(rule.months):
         in_month |= civil.MONTH_DAYS[leap][month - 1]
     if rule.last or rule.nearest or rule.last_nearest or rule.nth or rule.last_weekdays:
         for start, length in zip(civil.MONTH_STARTS[leap], civil.MONTH_LENGTHS[leap], strict=True):
@@ -103,7 +104,7 @@ class Days:
         self.ahead: tuple[int, ...] = ()  # weekday -> days to the next match; () = not a weekday pattern
         self.behind: tuple[int, ...] = ()
         if every_date and rule.years == civil.ALL_YEARS and rule.weekdays:
-            allowed = _bits(rule.weekdays)
+            allowed = bits(rule.weekdays)
             self.ahead = tuple(min((w - d) % 7 for w in allowed) for d in range(7))
             self.behind = tuple(min((d - w) % 7 for w in allowed) for d in range(7))
             self.masks: tuple[int, ...] = ()

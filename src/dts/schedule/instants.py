@@ -68,14 +68,14 @@ def _resolve(wall: int, offset: str | None, named: str | None, zone: str, text: 
 def format_instant(instant: int) -> str:
     """RFC 3339 in UTC, '2026-03-29T01:00:00Z', with milliseconds only if there are any."""
     seconds, ms = divmod(instant, 1000)
-    return f"{_wall_text(seconds)}{f'.{ms:03d}' if ms else ''}Z"
+    return f"{format_wall(seconds)}{f'.{ms:03d}' if ms else ''}Z"
 
 
 def format_local(instant: int, zone: Zone) -> str:
     """RFC 3339 with the zone's offset at that instant: '2026-03-29T03:00:00+02:00'."""
     seconds, ms = divmod(instant, 1000)
     offset = zone.offset_at(instant)
-    return f"{_wall_text(seconds + offset)}{f'.{ms:03d}' if ms else ''}{format_offset(offset)}"
+    return f"{format_wall(seconds + offset)}{f'.{ms:03d}' if ms else ''}{format_offset(offset)}"
 
 
 def format_offset(offset: int) -> str:
@@ -86,7 +86,8 @@ def format_offset(offset: int) -> str:
     return f"{text}:{seconds:02d}" if seconds else text
 
 
-def _wall_text(wall: int) -> str:
+def format_wall(wall: int) -> str:
+    """A wall second (seconds since 1970 on some clock) as '2026-03-29T02:30:00'."""
     day, second = divmod(wall, 86_400)
     minute, second = divmod(second, 60)
     return f"{civil.civil_date(day).isoformat()}T{minute // 60:02d}:{minute % 60:02d}:{second:02d}"

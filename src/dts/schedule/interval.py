@@ -12,11 +12,12 @@ from dts.schedule.zones import Zone
 class EverySchedule(Schedule):
     """Every `period` ms of elapsed time, counted from the spec's start, or from 1970-01-01T00:00Z: a restart does not move it."""
 
-    __slots__ = ("anchor", "period")
+    __slots__ = ("anchor", "period", "zone")
 
-    def __init__(self, spec: ScheduleSpec, period: int) -> None:
+    def __init__(self, spec: ScheduleSpec, period: int, zone: Zone) -> None:
         super().__init__(spec)
         self.period = period
+        self.zone = zone  # its instants do not depend on it; people read them in it
         self.anchor = 0 if spec.start is None else spec.start
 
     def next_after(self, instant: int) -> int | None:
