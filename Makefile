@@ -50,13 +50,23 @@ test: dev-env ## Run every test but the long ones (ARGS="-k cron -x" goes to pyt
 soak: dev-env ## Run the long tests
 	$(BIN)/python -m pytest $(TESTS) -m soak $(ARGS)
 
-.PHONY: check
-check: dev-env ## Verify format, lint, types, import contracts, protos and generated code
+# All of them run even if one fails: make -k check
+CHECKS := check-format check-lint check-types check-imports check-protos check-generated
+.PHONY: check $(CHECKS)
+check: $(CHECKS) ## Verify format, lint, types, import contracts, protos and generated code
+
+$(CHECKS): dev-env
+check-format:
 	$(BIN)/ruff format --check
+check-lint:
 	$(BIN)/ruff check
+check-types:
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+check-imports:
+	$(BIN)/lint-imports --no-cache
+check-protos:
 	$(BIN)/buf lint
+check-generated:
 	$(BIN)/python tools/proto.py --check
 
 .PHONY: format

@@ -1,15 +1,19 @@
-"""The import contract of the house bites: a small house with one wrong import after another."""
+"""The house's own rules bite: the import contract, tried with one wrong import after another, and the locks."""
 
+import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 from grimp import ImportGraph
+from packaging.requirements import Requirement
 
 from tools.contracts import RoomsContract
 
-PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+ROOT = Path(__file__).parents[2]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 OPTIONS = next(c for c in PYPROJECT["tool"]["importlinter"]["contracts"] if c["type"] == "rooms")
 
 
@@ -66,3 +70,35 @@ def test_no_arrow_may_be_turned(importer: str, imported: str, why: str) -> None:
     (breach,) = breaches((importer, imported))
     assert (breach.importer, breach.imported) == (importer, imported)
     assert why in breach.why
+
+
+RUNTIME = PYPROJECT["project"]["dependencies"]
+CLUSTER = PYPROJECT["project"]["optional-dependencies"]["cluster"]
+GROUPS = PYPROJECT["dependency-groups"]
+DECLARED = [text for text in chain(RUNTIME, CLUSTER, *GROUPS.values()) if isinstance(text, str)]
+
+
+def locked(name: str) -> dict[str, str]:
+    """Versions in a lock, by name in lower case."""
+    text = (ROOT / "requirements" / name).read_text()
+    assert "http" not in text.replace("aiohttp", ""), f"{name} names a place on the network"
+    assert text.count("==") <= text.count("--hash=sha256:")
+    return {name.lower(): version for name, version in re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE)}
+
+
+@pytest.mark.parametrize(("lock", "declared"), [("runtime.lock", RUNTIME), ("dev.lock", DECLARED)])
+def test_the_locks_hold_what_is_declared(lock: str, declared: list[str]) -> None:
+    versions = locked(lock)
+    for requirement in map(Requirement, declared):
+        assert requirement.specifier.contains(versions[requirement.name.lower()]), f"run `make lock`: {requirement}"
+
+
+@pytest.mark.parametrize("lock", ["runtime.lock", "build.lock"])
+def test_an_environment_for_development_also_serves_to_run(lock: str) -> None:
+    assert locked(lock).items() <= locked("dev.lock").items()
+
+
+@pytest.mark.parametrize("text", sorted(set(DECLARED)))
+def test_each_dependency_has_its_reason(text: str) -> None:
+    names = re.findall(r"^\| ([\w, -]+) \|", (ROOT / "docs" / "dependencies.md").read_text(), re.MULTILINE)
+    assert Requirement(text).name in {name.strip() for line in names for name in line.split(",")}
