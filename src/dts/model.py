@@ -176,6 +176,7 @@ class Block:
     worker: WorkerRef | None = None
     report: tuple[int, int] = (0, 0)  # (epoch, report number) known when it was placed: its lease echoes it
     fencing: int = 0  # seq of the commit that placed it
+    life: bool = False  # its lease is the worker's life (same machine as the server), not time
     placed: Instant = 0
     cancel: str = ""  # why its worker was told to end it
     reason: str = ""

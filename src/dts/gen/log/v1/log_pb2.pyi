@@ -141,6 +141,7 @@ class Block(_message.Message):
     RETRY_OF_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     ENDS_FIELD_NUMBER: _builtins.int
+    LIFE_FIELD_NUMBER: _builtins.int
     status: _builtins.int
     attempt: _builtins.int
     cause: _builtins.str
@@ -158,6 +159,8 @@ class Block(_message.Message):
     reason: _builtins.str
     retry_of: _builtins.str
     arguments: _builtins.bytes
+    life: _builtins.bool
+    """the lease is the worker's life"""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -202,10 +205,11 @@ class Block(_message.Message):
         retry_of: _builtins.str = ...,
         arguments: _builtins.bytes = ...,
         ends: _abc.Iterable[Global___End] | None = ...,
+        life: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "cancel", b"cancel", "cause", b"cause", "demand", b"demand", "ends", b"ends", "failures", b"failures", "fencing", b"fencing", "incarnation", b"incarnation", "instants", b"instants", "jobs", b"jobs", "losses", b"losses", "nonces", b"nonces", "not_before", b"not_before", "placed", b"placed", "queued", b"queued", "reason", b"reason", "report_epoch", b"report_epoch", "report_number", b"report_number", "retry_of", b"retry_of", "revisions", b"revisions", "status", b"status", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "cancel", b"cancel", "cause", b"cause", "demand", b"demand", "ends", b"ends", "failures", b"failures", "fencing", b"fencing", "incarnation", b"incarnation", "instants", b"instants", "jobs", b"jobs", "life", b"life", "losses", b"losses", "nonces", b"nonces", "not_before", b"not_before", "placed", b"placed", "queued", b"queued", "reason", b"reason", "report_epoch", b"report_epoch", "report_number", b"report_number", "retry_of", b"retry_of", "revisions", b"revisions", "status", b"status", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,146 @@
+"""Pure rules: what becomes of owed instants, and when a failed attempt is tried again."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dts import bounds
+from dts.core.timetable import Times, times_of
+from dts.model import Definition, Instant, JobState, Key, Misfire, Owed, Policies, Range
+
+MISSED = "missed"
+PAUSED = "paused"
+TOO_OLD = "missed: older than the grace period"
+PUBLISHED_LATE = "missed: the change arrived later than instants are owed for"
+
+
+class Settled(NamedTuple):
+    """What became of an owed piece: instants that fire, ranges that do not, and what is left for the next step."""
+
+    fires: Sequence[Instant]
+    ranges: Sequence[Range]
+    rest: Owed | None
+
+
+def retry_delay(policies: Policies, failures: int, key: Key) -> int:
+    """Ms until the next attempt after the `failures`-th failure: exponential, capped, spread by a hash of the key."""
+    assert failures >= 1
+    delay = min(policies.retry_initial * policies.retry_factor ** min(failures - 1, 64), float(policies.retry_cap))
+    fraction = zlib.crc32(f"{key}#{failures}".encode()) / 0xFFFFFFFF  # 0 to 1, the same on every instance
+    return max(0, round(delay * (1 + policies.retry_jitter * (2 * fraction - 1))))
+
+
+def _ranges(owed: Owed, times: Times, after: Instant, until: Instant, reason: str) -> list[Range]:
+    """The instants of (after, until] as ranges; instants in `owed.skip` have a verdict and split them."""
+    job, revision = owed.definition.job, owed.definition.revision
+    edges = [instant for instant in owed.skip if after < instant <= until]
+    found, start = [], after
+    for edge in [*edges, until + 1]:
+        size = times.count(start, edge - 1) if edge - 1 > start else 0
+        if size:
+            found.append(Range(job, revision, start, edge - 1, size, reason))
+        start = edge
+    return found
+
+
+def _take(owed: Owed, times: Times, after: Instant, until: Instant, budget: int) -> list[Instant]:
+    """The first `budget` instants in (after, until] that have no verdict yet."""
+    if after >= until or budget <= 0:
+        return []
+    if not owed.skip:
+        return times.between(after, until, budget)
+    skip = set(owed.skip)
+    found = times.between(after, until, budget + len(skip))
+    return [instant for instant in found if instant not in skip][:budget]
+
+
+def settle(owed: Owed, now: Instant, budget: int) -> Settled:
+    """At most `budget` fires of an owed piece; ranges are free. `rest` is None when the whole piece has its verdicts."""
+    definition = owed.definition
+    if definition.state >= JobState.CANCELLED or not definition.schedules or owed.after >= owed.until:
+        return Settled((), (), None)
+    times = times_of(definition.schedules)
+    if definition.state is JobState.PAUSED:
+        end = owed.until if definition.until is None else min(owed.until, definition.until)
+        ranges = _ranges(owed, times, owed.after, end, PAUSED) if end > owed.after else []
+        if end >= owed.until:
+            return Settled((), ranges, None)
+        live = settle(owed._replace(definition=active(definition), after=max(end, owed.after)), now, budget)
+        return Settled(live.fires, [*ranges, *live.ranges], _paused_again(live.rest, definition))
+    return _misfire(owed, times, now, budget)
+
+
+def active(definition: Definition) -> Definition:
+    """A paused definition as it is when its pause has ended by itself."""
+    return definition._replace(state=JobState.ACTIVE, until=None)
+
+
+def _paused_again(rest: Owed | None, definition: Definition) -> Owed | None:
+    return None if rest is None else rest._replace(definition=definition)
+
+
+def _misfire(owed: Owed, times: Times, now: Instant, budget: int) -> Settled:
+    policies = owed.definition.policies
+    missed_until = min(owed.until, now - max(policies.late_window, bounds.LATE_WINDOW_MIN_MS))
+    ranges: list[Range] = []
+    fires: list[Instant] = []
+    after = owed.after
+    if missed_until > after:
+        fires, ranges, reached = _missed(owed, times, missed_until, now, budget)
+        if reached < missed_until:
+            return Settled(fires, ranges, owed._replace(after=reached))
+        after = missed_until
+    late = _take(owed, times, after, owed.until, budget - len(fires))
+    fires += late
+    reached = late[-1] if late else after
+    if _take(owed, times, reached, owed.until, 1):
+        return Settled(fires, ranges, owed._replace(after=reached))
+    return Settled(fires, ranges, None)
+
+
+def _missed(
+    owed: Owed, times: Times, until: Instant, now: Instant, budget: int
+) -> tuple[list[Instant], list[Range], Instant]:
+    """Verdicts of the missed instants in (owed.after, until]: fires, ranges, and how far it came within the budget."""
+    policies = owed.definition.policies
+    if policies.misfire is Misfire.SKIP:
+        return [], _ranges(owed, times, owed.after, until, MISSED), until
+    if policies.misfire is Misfire.RUN_ONCE:
+        latest = _latest(owed, times, until)
+        if latest is None or now - latest > policies.grace:
+            return [], _ranges(owed, times, owed.after, until, TOO_OLD), until
+        if budget <= 0:
+            return [], [], owed.after
+        return [latest], _ranges(owed, times, owed.after, latest - 1, MISSED), until
+    return _run_all(owed, times, until, budget)
+
+
+def _latest(owed: Owed, times: Times, until: Instant) -> Instant | None:
+    """The last instant in (owed.after, until] that has no verdict yet."""
+    skip = set(owed.skip)
+    latest = times.previous_before(until + 1)
+    while latest is not None and latest > owed.after and latest in skip:  # bounded by len(skip)
+        latest = times.previous_before(latest)
+    return latest if latest is not None and latest > owed.after else None
+
+
+def _run_all(owed: Owed, times: Times, until: Instant, budget: int) -> tuple[list[Instant], list[Range], Instant]:
+    limit = min(owed.definition.policies.misfire_limit, bounds.MISFIRE_RUN_ALL)
+    newest: list[Instant] = []
+    instant, skip = until + 1, set(owed.skip)
+    while len(newest) < limit:  # bounded by limit + len(skip)
+        before = times.previous_before(instant)
+        if before is None or before <= owed.after:
+            break
+        if before not in skip:
+            newest.append(before)
+        instant = before
+    newest.reverse()
+    first = newest[0] if newest else until + 1
+    ranges = _ranges(owed, times, owed.after, first - 1, MISSED)
+    if budget >= len(newest):
+        return newest, ranges, until
+    fires = newest[:budget]
+    return fires, ranges, fires[-1] if fires else first - 1

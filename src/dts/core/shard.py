@@ -1,0 +1,304 @@
+"""One shard's state: the fold of its commits.
+
+Rules:
+- `apply` alone writes, live and at take-over alike; core/decide.py only reads. So a refused commit has nothing to undo.
+- A block carries its executions' whole state: the last block about a key is enough.
+- Every commit has seq = previous + 1 and an epoch that never falls; the watermark never moves back; a terminal status is for ever.
+- What is not in a commit (who was heard when, what runs) is volatile and lives in core/instance.py.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from dts import bounds
+from dts.core.policies import active
+from dts.core.timetable import Timetable, seen_by
+from dts.errors import Bug
+from dts.model import (
+    START,
+    Block,
+    Command,
+    Commit,
+    Definition,
+    Demand,
+    Gap,
+    Instant,
+    JobState,
+    Key,
+    Owed,
+    Position,
+    ShardId,
+    Status,
+    Term,
+    WorkerRef,
+)
+
+Entry = tuple[Block, int]  # an open execution: its block and its place in it
+
+
+class Applied(NamedTuple):
+    """What a commit changed that others hold: placements made, placements ended, cancels to be sent."""
+
+    placed: Sequence[Block]
+    released: Sequence[tuple[WorkerRef, Demand, int]]
+    cancelled: Sequence[Block]
+
+
+class Shard:
+    """The state of one shard. Read it freely; write it only through `apply`."""
+
+    def __init__(self, shard: ShardId) -> None:
+        self.shard = shard
+        self.epoch = 0
+        self.seq = 0
+        self.now: Instant = 0  # of the last commit
+        self.applied: Position = (0, 0)
+        self.timetable = Timetable(START)
+        self.definitions: dict[str, Definition] = {}  # in force, deleted ones left out
+        self.revisions: dict[str, int] = {}  # of deleted jobs: a revision only grows
+        self.in_force: dict[str, Instant] = {}  # of paused jobs: where their span begins
+        self.openings: list[tuple[Instant, str, int]] = []  # pauses that end by themselves: (until, job, revision)
+        self.kept: dict[tuple[str, int], Definition] = {}  # superseded, but open executions refer to them
+        self.open: dict[Key, Entry] = {}
+        self.by_job: dict[str, dict[Key, None]] = {}
+        self.waiting: dict[Demand, dict[Key, None]] = {}  # QUEUED, in order of age
+        self.placed: dict[WorkerRef, dict[Key, None]] = {}
+        self.retries: list[tuple[Instant, Key]] = []  # RETRYING, a heap; stale items are passed over
+        self.owed: dict[str, tuple[Owed, ...]] = {}
+        self.gaps: tuple[Gap, ...] = ()
+        self.commands: dict[bytes, Instant] = {}  # applied ids -> when they may be forgotten
+        self.held_commands: tuple[Command, ...] = ()  # wait for a revision
+        self.counts = {Status.QUEUED: 0, Status.PLACED: 0, Status.RETRYING: 0}
+
+    @property
+    def watermark(self) -> tuple[Instant, str]:
+        """Every due instant up to it is fired, accounted for, or owed by name."""
+        return self.timetable.watermark
+
+    def definition(self, job: str, revision: int) -> Definition | None:
+        """A revision in force, or a superseded one that open executions refer to."""
+        current = self.definitions.get(job)
+        return current if current is not None and current.revision == revision else self.kept.get((job, revision))
+
+    def apply(self, commit: Commit) -> Applied:
+        """Folds one commit. Raises Bug when it does not follow the last one."""
+        self._check(commit)
+        self.epoch, self.seq, self.now, self.applied = commit.epoch, commit.seq, commit.now, commit.applied
+        self._advance(commit)
+        for definition in commit.kept:
+            self.kept[definition.job, definition.revision] = definition
+        changed = self._blocks(commit.blocks, commit.seq)
+        self._definitions(commit)
+        for job, pieces in commit.owed:
+            self.owed.pop(job, None)
+            if pieces:
+                self.owed[job] = pieces
+        self.gaps = tuple(commit.gaps)
+        self.held_commands = tuple(commit.waiting)
+        for command in commit.commands:
+            self.commands[command] = commit.now + bounds.COMMAND_EXPIRY_MS
+        self._forget_commands(commit.now)
+        return changed
+
+    def _check(self, commit: Commit) -> None:
+        if commit.shard != self.shard or commit.seq != self.seq + 1 or commit.epoch < self.epoch:
+            raise Bug(
+                f"commit {commit.shard}/{commit.epoch}/{commit.seq} does not follow {self.shard}/{self.epoch}/{self.seq}"
+            )
+        if commit.watermark < self.watermark:
+            raise Bug(f"the watermark of shard {self.shard} would fall from {self.watermark} to {commit.watermark}")
+
+    def restore(self, snapshot: Iterable[Commit]) -> None:
+        """Folds a stored form: commits whose first one may have any seq."""
+        for number, commit in enumerate(snapshot):
+            if number == 0:
+                self.seq = commit.seq - 1
+            self.apply(commit)
+
+    def _advance(self, commit: Commit) -> None:
+        self.timetable.advance(commit.watermark)
+        while self.openings and self.openings[0][0] <= commit.watermark[0]:
+            until, job, revision = heapq.heappop(self.openings)
+            definition = self.definitions.get(job)
+            if definition is None or definition.revision != revision or job in self.timetable:
+                continue
+            if seen_by(commit.watermark, job) < until:
+                heapq.heappush(self.openings, (until, job, revision))
+                break  # the watermark stands inside this very instant
+            self.timetable.put(active(definition))
+
+    def _definitions(self, commit: Commit) -> None:
+        for definition in commit.definitions:
+            job = definition.job
+            old = self.definitions.pop(job, None)
+            if old is not None:
+                self.timetable.drop(job)
+                self.in_force.pop(job, None)
+                if job in self.by_job and any(self._revision(key) == old.revision for key in self.by_job[job]):
+                    self.kept[job, old.revision] = old
+            if definition.state is JobState.DELETED:
+                self.revisions[job] = definition.revision
+                continue
+            self.revisions.pop(job, None)
+            self.kept.pop((job, definition.revision), None)
+            self.definitions[job] = definition
+            self._start(definition, commit.watermark)
+        for term in commit.opened:
+            if term.job in self.in_force:
+                self.in_force[term.job] = term.in_force
+
+    def _start(self, definition: Definition, watermark: tuple[Instant, str]) -> None:
+        job, seen = definition.job, seen_by(watermark, definition.job)
+        if definition.state is JobState.ACTIVE:
+            self.timetable.put(definition)
+        elif definition.state is JobState.PAUSED:
+            self.in_force[job] = seen
+            if definition.until is not None and definition.until <= seen:
+                self.timetable.put(active(definition))
+            elif definition.until is not None:
+                heapq.heappush(self.openings, (definition.until, job, definition.revision))
+
+    def _revision(self, key: Key) -> int:
+        block, place = self.open[key]
+        return block.revisions[place]
+
+    def _blocks(self, blocks: Sequence[Block], seq: int) -> Applied:
+        placed, cancelled = [], []
+        released: dict[tuple[WorkerRef, int], tuple[WorkerRef, Demand, int]] = {}
+        for block in blocks:
+            self._leave(block.keys, released)
+            if block.status.terminal:
+                self._close(block)
+                continue
+            self._enter(block)
+            if block.status is Status.PLACED:
+                (placed if block.fencing == seq else cancelled).append(block)
+        return Applied(placed, list(released.values()), cancelled)
+
+    def _leave(self, keys: Sequence[Key], released: dict[tuple[WorkerRef, int], tuple[WorkerRef, Demand, int]]) -> None:
+        """Takes keys out of the index of the status they had."""
+        opened = self.open
+        last: Block | None = None
+        index: dict[Key, None] = {}
+        for key in keys:
+            entry = opened.get(key)
+            if entry is None:
+                continue
+            block = entry[0]
+            if block is not last:
+                last = block
+                index = self._index(block)
+            index.pop(key, None)
+            self.counts[block.status] -= 1
+            if block.status is Status.PLACED and block.worker is not None:
+                name = (block.worker, id(block.demand))
+                _, _, count = released.get(name, (block.worker, block.demand, 0))
+                released[name] = (block.worker, block.demand, count + 1)
+
+    def _index(self, block: Block) -> dict[Key, None]:
+        if block.status is Status.QUEUED:
+            return self.waiting.setdefault(block.demand, {})
+        if block.status is Status.PLACED:
+            assert block.worker is not None
+            return self.placed.setdefault(block.worker, {})
+        return {}
+
+    def _enter(self, block: Block) -> None:
+        keys = block.keys
+        self.open.update(zip(keys, ((block, place) for place in range(len(keys))), strict=True))
+        self.counts[block.status] += len(keys)
+        by_job = self.by_job
+        for key in keys:
+            of_job = by_job.get(key.job)
+            if of_job is None:
+                by_job[key.job] = {key: None}
+            else:
+                of_job[key] = None
+        if block.status is Status.RETRYING:
+            for key in keys:
+                heapq.heappush(self.retries, (block.not_before, key))
+        else:
+            self._index(block).update(dict.fromkeys(keys))
+
+    def _close(self, block: Block) -> None:
+        by_job = self.by_job
+        for key in block.keys:
+            if self.open.pop(key, None) is None:
+                continue  # it ended in the commit that began it (SKIPPED)
+            of_job = by_job[key.job]
+            del of_job[key]
+            if not of_job:
+                del by_job[key.job]
+        if self.kept:
+            self._drop_kept(block)
+        for table, name in ((self.waiting, block.demand), (self.placed, block.worker)):
+            if name in table and not table[name]:  # type: ignore[index]
+                del table[name]  # type: ignore[arg-type]
+
+    def _drop_kept(self, block: Block) -> None:
+        for key, revision in zip(block.keys, block.revisions, strict=True):
+            if (key.job, revision) in self.kept and all(
+                self._revision(other) != revision for other in self.by_job.get(key.job, ())
+            ):
+                del self.kept[key.job, revision]
+
+    def _forget_commands(self, now: Instant) -> None:
+        while self.commands:  # in order of application, so in order of expiry
+            first = next(iter(self.commands))
+            if self.commands[first] > now:
+                return
+            del self.commands[first]
+
+    def snapshot(self, limit: int, rules: str = "") -> list[Commit]:
+        """The state as commits of at most `limit` definitions or blocks each: folding them gives an equal state."""
+        definitions = list(self.definitions.values())
+        definitions += [self._grave(job, revision) for job, revision in self.revisions.items()]
+        blocks = list(self._open_blocks())
+        parts = max(1, -(-len(definitions) // limit), -(-len(blocks) // limit))
+        commits = []
+        for part in range(parts):
+            some = definitions[part * limit : (part + 1) * limit]
+            terms = [Term(each.job, each.revision, each.since, self._in_force(each), None, rules) for each in some]
+            commit = Commit(
+                self.shard,
+                self.epoch,
+                self.seq - parts + 1 + part,
+                self.now,
+                self.watermark,
+                self.applied,
+                definitions=some,
+                opened=terms,
+                blocks=blocks[part * limit : (part + 1) * limit],
+                kept=list(self.kept.values()) if part == 0 else (),
+                owed=list(self.owed.items()) if part == 0 else (),
+                gaps=self.gaps,
+                waiting=self.held_commands,
+            )
+            commits.append(commit)
+        return commits
+
+    def _grave(self, job: str, revision: int) -> Definition:
+        from dts.model import Policies, intern_demand  # noqa: PLC0415
+
+        return Definition(job, revision, 0, JobState.DELETED, None, (), intern_demand(Demand()), Policies(), b"")
+
+    def _in_force(self, definition: Definition) -> Instant:
+        return self.in_force.get(definition.job, definition.since)
+
+    def _open_blocks(self) -> Iterable[Block]:
+        """The open executions in blocks again; waiting ones in their order of age."""
+        entries: dict[int, tuple[Block, list[Key], list[int]]] = {}
+        waiting = [key for keys in self.waiting.values() for key in keys]
+        for key in [*waiting, *(key for key in self.open if self.open[key][0].status is not Status.QUEUED)]:
+            block, place = self.open[key]
+            _, keys, revisions = entries.setdefault(id(block), (block, [], []))
+            keys.append(key)
+            revisions.append(block.revisions[place])
+        return [
+            replace(block, keys=keys, revisions=revisions, ends=() if len(keys) != len(block.keys) else block.ends)
+            for block, keys, revisions in entries.values()
+        ]
