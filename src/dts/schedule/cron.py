@@ -25,7 +25,7 @@ EVERY_HOUR = (1 << 24) - 1
 class CronSchedule(Schedule):
     """A compiled cron expression in a zone. `gap` and `fold` are the policies in force, defaults resolved."""
 
-    __slots__ = ("_clock", "_days", "_line", "_memo", "_shift", "cron", "fold", "gap", "zone")
+    __slots__ = ("_clock", "_days", "_line", "_memo", "_shift", "cron", "every_hour", "fold", "gap", "zone")
 
     def __init__(self, spec: ScheduleSpec, cron: Cron, zone: Zone) -> None:
         super().__init__(spec)
@@ -34,6 +34,7 @@ class CronSchedule(Schedule):
         hours = cron.mask(HOUR, 0)
         # Every hour: real time matters, so each hour that passes counts once. Otherwise wall time does: each time of day runs once a day.
         elapsed = hours == EVERY_HOUR
+        self.every_hour = elapsed
         self.gap = spec.gap or ("skip" if elapsed else "shift")
         self.fold = spec.fold or ("both" if elapsed else "first")
         self._shift = self.gap == "shift"

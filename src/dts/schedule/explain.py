@@ -9,7 +9,7 @@ from dts.schedule.base import Schedule
 from dts.schedule.compiling import compile  # noqa: A004
 from dts.schedule.cron import CronSchedule
 from dts.schedule.hints import cron_hints
-from dts.schedule.instants import format_local, format_offset, format_wall
+from dts.schedule.instants import format_local, format_offset, format_time, format_wall
 from dts.schedule.interval import AtSchedule, EverySchedule
 from dts.schedule.zones import Zone
 
@@ -93,10 +93,10 @@ def _note(schedule: Schedule, zone: Zone, instant: int) -> str:
     if change is not None and change[0] == instant and isinstance(schedule, CronSchedule) and change[2] > change[1]:
         wall = schedule.wall_match(second + change[1], second + change[2])
         if wall is not None and schedule.gap == "shift" and schedule.shifts(change[2] - change[1]):
-            return f"{format_wall(wall)[11:]} does not exist on this day"
+            return f"{format_time(wall)} does not exist on this day"
     passes = zone.instants_of(second + zone.offset_at(instant))
     if len(passes) > 1:
-        return f"{format_wall(second + zone.offset_at(instant))[11:]} occurs twice on this day: this is the " + (
+        return f"{format_time(second + zone.offset_at(instant))} occurs twice on this day: this is the " + (
             "first" if second == passes[0] else "second"
         )
     return ""

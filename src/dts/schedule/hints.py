@@ -6,7 +6,7 @@ from dts.schedule.cron import EVERY_HOUR, CronSchedule
 from dts.schedule.crontext import Cron
 from dts.schedule.days import ALL_DOM, ALL_WEEKDAYS, bits
 from dts.schedule.fields import DAY, HOUR, MINUTE, MONTH, SECOND, WEEKDAY, Field
-from dts.schedule.instants import format_wall
+from dts.schedule.instants import format_minute, format_time
 from dts.schedule.words import MONTH_NAMES, listing, ordinal
 
 _LONGEST = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
@@ -124,20 +124,20 @@ def _clock_hints(schedule: CronSchedule, after: int) -> list[str]:
         if (
             wall is None
             or kind in hints
-            or (kind == "fold" and wall == begin and schedule.gap == "skip" and schedule.fold == "both")
+            or (schedule.every_hour and schedule.gap == "skip" and schedule.fold == "both")
         ):
-            continue
+            continue  # an hourly schedule that follows elapsed time: nobody expects anything else
         hints[kind] = _gap_hint(schedule, wall, end, begin) if kind == "gap" else _fold_hint(schedule, wall)
     return list(hints.values())
 
 
 def _gap_hint(schedule: CronSchedule, wall: int, end: int, begin: int) -> str:
-    text = f"{format_wall(wall)} does not exist in {schedule.zone.name}"
+    text = f"{format_minute(wall)} does not exist in {schedule.zone.name}"
     if schedule.gap == "shift" and schedule.shifts(end - begin):
-        return f"{text}: it runs at {format_wall(end)[11:]}, right after the gap (gap = shift)"
+        return f"{text}: it runs at {format_time(end)}, right after the gap (gap = shift)"
     return f"{text}: nothing runs in its place ({'gap = skip' if schedule.gap == 'skip' else 'the date is missing'})"
 
 
 def _fold_hint(schedule: CronSchedule, wall: int) -> str:
     which = {"first": "the first time alone", "second": "the second time alone", "both": "both times"}[schedule.fold]
-    return f"{format_wall(wall)} occurs twice in {schedule.zone.name}: it runs {which} (fold = {schedule.fold})"
+    return f"{format_minute(wall)} occurs twice in {schedule.zone.name}: it runs {which} (fold = {schedule.fold})"

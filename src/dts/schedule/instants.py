@@ -93,6 +93,16 @@ def format_wall(wall: int) -> str:
     return f"{civil.civil_date(day).isoformat()}T{minute // 60:02d}:{minute % 60:02d}:{second:02d}"
 
 
+def format_minute(wall: int) -> str:
+    """A wall second without needless seconds: '2026-03-29 02:30'."""
+    return f"{format_wall(wall)[:10]} {format_time(wall)}"
+
+
+def format_time(wall: int) -> str:
+    """The time of day of a wall second: '02:30', or '02:30:15'."""
+    return format_wall(wall)[11:].removesuffix(":00") or "00:00"
+
+
 def _refused(text: str, why: str) -> InvalidSchedule:
     shown = text if len(text) <= 60 else text[:57] + "..."
     return InvalidSchedule(
