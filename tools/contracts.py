@@ -99,8 +99,9 @@ class RoomsContract(Contract):
             return f"only {', '.join(sorted(self.owners.rows[library]))} may import {library}"
         pure = self.outside.find(importer)
         if pure and imported not in self.outside.rows[pure]:
-            allowed = ", ".join(sorted(self.outside.rows[pure]))
-            return f"{pure} is pure: no clock, no I/O, no chance (allowed: {allowed})"
+            return (
+                f"{pure} is pure: no clock, no I/O, no chance; if {imported} has none of them, say so in pyproject.toml"
+            )
         return None
 
     def render_broken_contract(self, check: ContractCheck) -> None:
