@@ -63,7 +63,7 @@ check-lint:
 check-types:
 	$(BIN)/mypy
 check-imports:
-	$(BIN)/lint-imports --no-cache
+	$(BIN)/lint-imports --no-cache --no-logo
 check-protos:
 	$(BIN)/buf lint
 check-generated:

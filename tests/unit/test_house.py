@@ -1,7 +1,11 @@
 """The house's own rules bite: the import contract, tried with one wrong import after another, and the locks."""
 
+import ast
 import re
+import sys
 import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -102,3 +106,20 @@ def test_an_environment_for_development_also_serves_to_run(lock: str) -> None:
 def test_each_dependency_has_its_reason(text: str) -> None:
     names = re.findall(r"^\| ([\w, -]+) \|", (ROOT / "docs" / "dependencies.md").read_text(), re.MULTILINE)
     assert Requirement(text).name in {name.strip() for line in names for name in line.split(",")}
+
+
+def imported(source: Path) -> Iterator[str]:
+    """The packages that a file imports, also inside functions."""
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.partition(".")[0]
+
+
+def test_what_the_package_imports_is_declared() -> None:
+    declared = {Requirement(text).name.lower() for text in chain(RUNTIME, CLUSTER)}
+    names = {name for source in (ROOT / "src").rglob("*.py") for name in imported(source)}
+    distributions = packages_distributions()
+    for name in names - sys.stdlib_module_names - {"dts"}:
+        assert declared & {found.lower() for found in distributions.get(name, [])}, f"{name} is not declared"
