@@ -48,7 +48,7 @@ test: dev-env ## Run every test but the long ones (ARGS="-k cron -x" goes to pyt
 
 .PHONY: soak
 soak: dev-env ## Run the long tests
-	$(BIN)/python -m pytest $(TESTS) -m soak $(ARGS)
+	$(BIN)/python -m pytest $(TESTS) -m soak --timeout=3600 $(ARGS)
 
 # All of them run even if one fails: make -k check
 CHECKS := check-format check-lint check-types check-imports check-protos check-generated
