@@ -60,7 +60,10 @@ class JobStore(Protocol):
     """The Job Service's book of record: every revision of every job."""
 
     async def create(self, revisions: Sequence[Revision]) -> None:
-        """All or none, durable on return. Raises AlreadyExists naming the first id that is taken."""
+        """All or none, durable on return. Each is revision 1 of a new id, or of a deleted job its current revision + 1.
+
+        Raises AlreadyExists naming the first id that is taken (a deleted job whose revision has moved counts as taken).
+        """
         ...
 
     async def change(self, revisions: Sequence[Revision]) -> None:
