@@ -1,0 +1,1 @@
+"""Adapters implement the ports (dts.ports); each room alone knows its client library."""
