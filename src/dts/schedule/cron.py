@@ -125,12 +125,12 @@ class CronSchedule(Schedule):
             i += 1
             if first[i] < end[i - 1]:
                 wall = self._wall_from(first[i])  # both passes count: the clock goes back to where it was
-            i = bisect_right(end, wall)
+            i = bisect_right(end, wall, i)
             while wall < first[i]:  # in a gap
                 if self._shift and first[i] - end[i - 1] < GAP_LIMIT:
                     return line.starts[i]
                 wall = self._wall_from(first[i])
-                i = bisect_right(end, wall)
+                i = bisect_right(end, wall, i)
         self._remember(i, wall)
         return wall - offsets[i]
 
@@ -144,12 +144,12 @@ class CronSchedule(Schedule):
             return wall - offsets[i]
         if i and end[i - 1] > first[i]:
             wall = self._wall_until(end[i - 1] - 1)
-        i = bisect_right(first, wall) - 1
+        i = bisect_right(first, wall, 0, i) - 1
         while wall >= end[i]:  # in a gap
             if self._shift and first[i + 1] - end[i] < GAP_LIMIT:
                 return line.starts[i + 1]
             wall = self._wall_until(end[i] - 1)
-            i = bisect_right(first, wall) - 1
+            i = bisect_right(first, wall, 0, i + 1) - 1
         return wall - offsets[i]
 
     def _wall_from(self, wall: int) -> int:
