@@ -74,11 +74,9 @@ class Jobs:
 
     async def create(self, revisions: Sequence[Revision]) -> None:
         """See ports.JobStore."""
-        rows = [(revision.definition.job, revision) for revision in revisions]
 
         def run(conn: sqlite3.Connection) -> int:
-            _refuse_taken(conn, [job for job, _ in rows])
-            return self._insert(conn, revisions, [])
+            return self._insert(conn, revisions, _check_free(conn, revisions))
 
         await self._write(run, revisions)
 
@@ -97,7 +95,7 @@ class Jobs:
         await self._writer.write(run, landed=landed)
 
     def _insert(self, conn: sqlite3.Connection, revisions: Sequence[Revision], before: Sequence[int]) -> int:
-        """`before`: the states that the jobs had, none for new ones. Gives the position of the first revision."""
+        """`before`: the states that those had which were there. Gives the position of the first revision."""
         first = self._feed.take_definitions(len(revisions))
         _revisions(conn, [_revision_row(first + n, each) for n, each in enumerate(revisions)])
         _jobs(conn, [_job_row(first + n, each) for n, each in enumerate(revisions)])
@@ -172,24 +170,33 @@ def _names(revisions: Sequence[Revision]) -> str:
     return json.dumps([each.definition.job for each in revisions])
 
 
-def _refuse_taken(conn: sqlite3.Connection, ids: Sequence[str]) -> None:
-    taken: set[str] = set()
-    if len(ids) == 1:
-        found = conn.execute("SELECT id FROM jobs WHERE id = ?", (ids[0],)).fetchall()
+def _current(conn: sqlite3.Connection, revisions: Sequence[Revision]) -> dict[str, tuple[int, int]]:
+    """Revision and state of those jobs that are there."""
+    sql = "SELECT id, revision, state FROM jobs WHERE id "
+    if len(revisions) == 1:
+        rows = conn.execute(f"{sql} = ?", (revisions[0].definition.job,))
     else:
-        found = conn.execute(f"SELECT id FROM jobs WHERE id IN {_IN}", (json.dumps(ids),)).fetchall()
-    taken.update(id for (id,) in found)
-    for id in ids:
-        if id in taken:
-            raise AlreadyExists(f"job {id!r} exists already: choose another id, or update it")
-        taken.add(id)
+        rows = conn.execute(f"{sql} IN {_IN}", (_names(revisions),))
+    return {id: (revision, state) for id, revision, state in rows}
+
+
+def _check_free(conn: sqlite3.Connection, revisions: Sequence[Revision]) -> Sequence[int]:
+    """Gives the states of those that were there (all deleted). Raises AlreadyExists."""
+    current, before = _current(conn, revisions), []
+    for each in revisions:
+        of = each.definition
+        revision, state = current.get(of.job, (0, JobState.DELETED))
+        if state != JobState.DELETED or of.revision != revision + 1:
+            raise AlreadyExists(f"job {of.job!r} exists already: choose another id, or update it")
+        if revision:
+            before.append(state)
+        current[of.job] = (of.revision, of.state)
+    return before
 
 
 def _check_current(conn: sqlite3.Connection, revisions: Sequence[Revision]) -> Sequence[int]:
     """Gives the state before each change. Raises NotFound or RevisionConflict."""
-    sql = f"SELECT id, revision, state FROM jobs WHERE id IN {_IN}"
-    current = {id: (revision, state) for id, revision, state in conn.execute(sql, (_names(revisions),))}
-    before = []
+    current, before = _current(conn, revisions), []
     for each in revisions:
         of = each.definition
         if of.job not in current:

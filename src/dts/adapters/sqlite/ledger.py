@@ -18,7 +18,7 @@ from dts.adapters.sqlite.writer import Writer
 from dts.codec import command_in, command_out, debt_in, debt_out, gaps_in, gaps_out
 from dts.errors import Bug, OutcomeUnknown, OwnershipLost, QueueFull, StoreDamaged, Unavailable
 from dts.gen.log.v1 import log_pb2 as log
-from dts.model import LAST_JOB, Commit, Definition, Instant, Outcome, ShardId, Term
+from dts.model import LAST_JOB, Commit, Definition, Instant, JobState, Outcome, ShardId, Term
 
 SHARD: ShardId = 0  # one file is one shard
 COMMANDS_AT_ONCE = 64  # ids marked by one statement
@@ -213,11 +213,11 @@ def _load_terms(conn: sqlite3.Connection, shard: ShardId) -> tuple[list[Term], l
     sql = (
         f"SELECT t.since, t.in_force, t.rules, {columns} FROM terms AS t INDEXED BY terms_open"
         " JOIN revisions AS r ON r.job = t.job AND r.revision = t.revision"
-        " WHERE t.shard = ? AND t.until IS NULL ORDER BY t.job, t.revision"
+        " WHERE t.shard = ? AND t.until IS NULL AND r.state <> ? ORDER BY t.job, t.revision"
     )
     terms, definitions = [], []
     rules: dict[str, str] = {}
-    for row in conn.execute(sql, (shard,)):
+    for row in conn.execute(sql, (shard, JobState.DELETED)):
         definition = definition_of(row[3:])
         definitions.append(definition)
         same = rules.setdefault(row[2], row[2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 
@@ -83,9 +84,12 @@ def write_ranges(conn: sqlite3.Connection, ranges: Sequence[Range]) -> None:
 def write_terms(conn: sqlite3.Connection, shard: ShardId, opened: Sequence[Term], closed: Sequence[Close]) -> None:
     """Raises sqlite3.Error."""
     _terms(conn, [(*term, shard) for term in opened])
-    for each in closed:
-        sql = "UPDATE terms SET until = ? WHERE job = ? AND revision = ?"
-        conn.execute(sql, (each.until, each.job, each.revision))
+    if closed:
+        sql = (
+            "UPDATE terms SET until = c.value ->> 2 FROM json_each(?) AS c"
+            " WHERE job = c.value ->> 0 AND revision = c.value ->> 1"
+        )
+        conn.execute(sql, (json.dumps(closed),))
 
 
 CAUSES = {cause.value: cause for cause in Cause}
