@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from dts import bounds
 from dts.core.policies import active
-from dts.core.timetable import Timetable, seen_by
+from dts.core.timetable import Timetable, seen_by, top
 from dts.errors import Bug
 from dts.model import (
     START,
@@ -59,7 +59,6 @@ class Shard:
         self.applied: Position = (0, 0)
         self.timetable = Timetable(START)
         self.definitions: dict[str, Definition] = {}  # in force, deleted ones left out
-        self.revisions: dict[str, int] = {}  # of deleted jobs: a revision only grows
         self.in_force: dict[str, Instant] = {}  # of paused jobs: where their span begins
         self.openings: list[tuple[Instant, str, int]] = []  # pauses that end by themselves: (until, job, revision)
         self.kept: dict[tuple[str, int], Definition] = {}  # superseded, but open executions refer to them
@@ -102,7 +101,22 @@ class Shard:
         for command in commit.commands:
             self.commands[command] = commit.now + bounds.COMMAND_EXPIRY_MS
         self._forget_commands(commit.now)
+        while self.retries and not self._retrying(*self.retries[0]):
+            heapq.heappop(self.retries)
         return changed
+
+    def _retrying(self, not_before: Instant, key: Key) -> bool:
+        entry = self.open.get(key)
+        return entry is not None and entry[0].status is Status.RETRYING and entry[0].not_before == not_before
+
+    def retries_due(self, now: Instant, limit: int) -> list[tuple[Block, list[Key]]]:
+        """Up to `limit` executions whose time to be tried again has come, by block. Moves nothing."""
+        found: dict[int, tuple[Block, list[Key]]] = {}
+        for not_before, key in top(self.retries, now, limit):
+            if self._retrying(not_before, key):
+                block = self.open[key][0]
+                found.setdefault(id(block), (block, []))[1].append(key)
+        return list(found.values())
 
     def _check(self, commit: Commit) -> None:
         if commit.shard != self.shard or commit.seq != self.seq + 1 or commit.epoch < self.epoch:
@@ -129,6 +143,7 @@ class Shard:
             if seen_by(commit.watermark, job) < until:
                 heapq.heappush(self.openings, (until, job, revision))
                 break  # the watermark stands inside this very instant
+            self.in_force.pop(job, None)
             self.timetable.put(active(definition))
 
     def _definitions(self, commit: Commit) -> None:
@@ -141,9 +156,7 @@ class Shard:
                 if job in self.by_job and any(self._revision(key) == old.revision for key in self.by_job[job]):
                     self.kept[job, old.revision] = old
             if definition.state is JobState.DELETED:
-                self.revisions[job] = definition.revision
                 continue
-            self.revisions.pop(job, None)
             self.kept.pop((job, definition.revision), None)
             self.definitions[job] = definition
             self._start(definition, commit.watermark)
@@ -156,10 +169,11 @@ class Shard:
         if definition.state is JobState.ACTIVE:
             self.timetable.put(definition)
         elif definition.state is JobState.PAUSED:
-            self.in_force[job] = seen
             if definition.until is not None and definition.until <= seen:
                 self.timetable.put(active(definition))
-            elif definition.until is not None:
+                return
+            self.in_force[job] = seen
+            if definition.until is not None:
                 heapq.heappush(self.openings, (definition.until, job, definition.revision))
 
     def _revision(self, key: Key) -> int:
@@ -167,7 +181,8 @@ class Shard:
         return block.revisions[place]
 
     def _blocks(self, blocks: Sequence[Block], seq: int) -> Applied:
-        placed, cancelled = [], []
+        placed: list[Block] = []
+        cancelled: list[Block] = []
         released: dict[tuple[WorkerRef, int], tuple[WorkerRef, Demand, int]] = {}
         for block in blocks:
             self._leave(block.keys, released)
@@ -256,7 +271,6 @@ class Shard:
     def snapshot(self, limit: int, rules: str = "") -> list[Commit]:
         """The state as commits of at most `limit` definitions or blocks each: folding them gives an equal state."""
         definitions = list(self.definitions.values())
-        definitions += [self._grave(job, revision) for job, revision in self.revisions.items()]
         blocks = list(self._open_blocks())
         parts = max(1, -(-len(definitions) // limit), -(-len(blocks) // limit))
         commits = []
@@ -280,11 +294,6 @@ class Shard:
             )
             commits.append(commit)
         return commits
-
-    def _grave(self, job: str, revision: int) -> Definition:
-        from dts.model import Policies, intern_demand  # noqa: PLC0415
-
-        return Definition(job, revision, 0, JobState.DELETED, None, (), intern_demand(Demand()), Policies(), b"")
 
     def _in_force(self, definition: Definition) -> Instant:
         return self.in_force.get(definition.job, definition.since)

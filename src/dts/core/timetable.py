@@ -13,6 +13,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 from operator import itemgetter
+from typing import TypeVar
 
 from dts.model import LAST_JOB, START, Definition, Instant, ScheduleSpec, Watermark
 from dts.schedule import Schedule
@@ -58,6 +59,21 @@ Times = Schedule | Union
 def times_of(specs: tuple[ScheduleSpec, ...]) -> Times:
     """The one function of time of a definition's schedules. None at all: a union of nothing."""
     return compile_schedule(specs[0]) if len(specs) == 1 else Union([compile_schedule(spec) for spec in specs])
+
+
+T = TypeVar("T", bound=tuple[object, ...])
+
+
+def top(heap: Sequence[T], until: Instant, limit: int) -> list[T]:
+    """Up to `limit` items of a heap of (instant, ...) with an instant <= until: a subtree at its top, nothing moved."""
+    found: list[T] = []
+    stack = [0]
+    while stack and len(found) < limit:
+        at = stack.pop()
+        if at < len(heap) and heap[at][0] <= until:  # type: ignore[operator]
+            found.append(heap[at])
+            stack += (2 * at + 1, 2 * at + 2)
+    return found
 
 
 def seen_by(watermark: Watermark, job: str) -> Instant:
@@ -148,22 +164,12 @@ class Timetable:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
-    def _up_to(self, until: Instant) -> list[tuple[Instant, int, Group]]:
-        """The heap's items with an instant <= until: a subtree at its top, found without moving anything."""
-        found, stack, heap = [], [0], self._heap
-        while stack:
-            at = stack.pop()
-            if at < len(heap) and heap[at][0] <= until:
-                found.append(heap[at])
-                stack += (2 * at + 1, 2 * at + 2)
-        return found
-
     def due(self, until: Instant, limit: int) -> tuple[list[tuple[Instant, Sequence[Definition]]], Watermark]:
         """Due instants in (watermark, until] with their jobs in id order, at most `limit` fires, and the watermark they reach."""
         assert limit > 0
         if until < self.watermark[0]:
             return [], self.watermark
-        work = [item for item in self._up_to(until) if self._live(item[2])]
+        work = [item for item in top(self._heap, until, len(self._heap)) if self._live(item[2])]
         heapq.heapify(work)
         found: list[tuple[Instant, Sequence[Definition]]] = []
         room = limit

@@ -1,0 +1,154 @@
+"""What workers say, decided: ends, attempts that a worker does not hold, workers that are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from dts import bounds
+from dts.core.draft import Draft
+from dts.core.policies import retry_delay
+from dts.core.shard import Shard
+from dts.model import Block, Delivery, End, Held, Key, Policies, Report, Status, WorkerRef
+
+ENDS = (Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.LOST, Status.QUEUED)  # what a worker may say
+_DEFAULT = Policies()
+
+
+def decide_reports(shard: Shard, draft: Draft, reports: Sequence[Report]) -> None:
+    """Reports of the draft's own epoch, in order; those of another one are passed over (their sender is asked again)."""
+    for report in reports:
+        draft.taken_reports += 1
+        for ended in report.ended:
+            _ended(shard, draft, report.worker, ended)
+        if report.gone:
+            lost_workers(shard, draft, (report.worker,))
+        elif report.epoch == shard.epoch:
+            if report.full:
+                _held(shard, draft, report)
+            if report.beat:
+                draft.beats[report.worker] = report.beat
+
+
+def lost_workers(shard: Shard, draft: Draft, workers: Iterable[WorkerRef]) -> None:
+    """All that these workers held is theirs no more."""
+    for worker in workers:
+        keys = [key for key in shard.placed.get(worker, ()) if key not in draft.touched]
+        _lost(shard, draft, keys, f"worker {worker.id} was lost")
+
+
+def _held(shard: Shard, draft: Draft, report: Report) -> None:
+    """A full report: what was placed before it and is not in it has not arrived; what is in it and not ours is stray."""
+    held = set(report.held)
+    missing: list[Key] = []
+    for key in shard.placed.get(report.worker, ()):
+        block, _ = shard.open[key]
+        if key in draft.touched or Held(key, block.attempt) in held:
+            continue
+        if block.report < (report.epoch, report.number):
+            missing.append(key)
+    _lost(shard, draft, missing, f"worker {report.worker.id} does not hold it")
+    for one in held:
+        entry = shard.open.get(one.key)
+        own = entry is not None and entry[0].worker == report.worker and entry[0].attempt == one.attempt
+        if not own or (entry is not None and entry[0].cancel):
+            draft.stray.setdefault(report.worker, []).append(one)
+
+
+def _ended(shard: Shard, draft: Draft, worker: WorkerRef, ended: Block) -> None:
+    """Every end is acknowledged after the commit; only that of a placed attempt of this worker decides anything."""
+    draft.acks.setdefault(worker, []).extend(Held(key, ended.attempt) for key in ended.keys)
+    sources: dict[int, tuple[Block, list[Key], list[int], list[End]]] = {}
+    ends: Sequence[End] = ended.ends or [End()] * len(ended.keys)
+    touched, opened = draft.touched, shard.open
+    for key, end in zip(ended.keys, ends, strict=True):
+        entry = opened.get(key)
+        if entry is None or key in touched:
+            continue
+        block, place = entry
+        if block.status is not Status.PLACED or block.attempt != ended.attempt or block.worker != worker:
+            continue
+        columns = sources.get(id(block))
+        if columns is None:
+            columns = sources[id(block)] = (block, [], [], [])
+        columns[1].append(key)
+        columns[2].append(block.revisions[place])
+        columns[3].append(end)
+    for block, keys, revisions, own in sources.values():
+        _verdict(shard, draft, replace(block, keys=keys, revisions=revisions, ends=own), ended.status)
+
+
+def _verdict(shard: Shard, draft: Draft, block: Block, said: Status) -> None:
+    if said is Status.COMPLETED:
+        draft.add(replace(block, status=Status.COMPLETED))
+    elif block.cancel or said is Status.CANCELLED:
+        draft.add(replace(block, status=Status.CANCELLED, reason=block.cancel or "cancelled"))
+    elif said is Status.FAILED:
+        _failed(shard, draft, block)
+    else:
+        reason = "handed back by its worker" if said is Status.QUEUED else "lost by its worker"
+        _again(shard, draft, block, reason, handed_back=said is Status.QUEUED)
+
+
+def _policies(shard: Shard, block: Block, place: int) -> Policies:
+    definition = shard.definition(block.keys[place].job, block.revisions[place])
+    return definition.policies if definition is not None else _DEFAULT
+
+
+def _failed(shard: Shard, draft: Draft, block: Block) -> None:
+    """Each failed execution is tried again or has failed for good."""
+    failures = block.failures + 1
+    final: list[int] = []
+    for place, key in enumerate(block.keys):
+        policies = _policies(shard, block, place)
+        if failures > policies.max_retries or policies.delivery is Delivery.AT_MOST_ONCE:
+            final.append(place)
+            continue
+        delay = retry_delay(policies, failures, key)
+        one = _part(block, [place])
+        draft.add(replace(one, status=Status.RETRYING, failures=failures, not_before=draft.now + delay))
+    if final:
+        draft.add(replace(_part(block, final), status=Status.FAILED, failures=failures))
+
+
+def _part(block: Block, places: Sequence[int]) -> Block:
+    if len(places) == len(block.keys):
+        return block
+    return replace(
+        block,
+        keys=[block.keys[place] for place in places],
+        revisions=[block.revisions[place] for place in places],
+        ends=[block.ends[place] for place in places] if block.ends else (),
+    )
+
+
+def _lost(shard: Shard, draft: Draft, keys: Sequence[Key], reason: str) -> None:
+    sources: dict[int, tuple[Block, list[Key], list[int]]] = {}
+    for key in keys:
+        block, place = shard.open[key]
+        _, own, revisions = sources.setdefault(id(block), (block, [], []))
+        own.append(key)
+        revisions.append(block.revisions[place])
+    for block, own, revisions in sources.values():
+        _again(shard, draft, replace(block, keys=own, revisions=revisions, ends=()), reason)
+
+
+def _again(shard: Shard, draft: Draft, block: Block, reason: str, *, handed_back: bool = False) -> None:
+    """An attempt that told nothing of its task: placed again, unless it was to run at most once or was lost too often."""
+    losses = block.losses + 1
+    if block.cancel:
+        draft.add(replace(block, status=Status.CANCELLED, reason=block.cancel))
+        return
+    once: list[int] = []
+    again: list[int] = []
+    for place in range(len(block.keys)):
+        at_most_once = _policies(shard, block, place).delivery is Delivery.AT_MOST_ONCE
+        started = bool(block.ends and block.ends[place].started)
+        at_risk = not handed_back or started
+        (once if at_most_once and at_risk else again).append(place)
+    if once:
+        draft.add(replace(_part(block, once), status=Status.LOST, losses=losses, reason=f"{reason}; at most once"))
+    if again:
+        status = Status.LOST if losses >= bounds.MAX_LOSSES else Status.QUEUED
+        why = f"{reason}; {losses} times in all" if status is Status.LOST else reason
+        draft.add(replace(_part(block, again), status=status, losses=losses, reason=why, worker=None))
