@@ -415,6 +415,7 @@ class Effects:
     acks: dict[WorkerRef, list[Held]] = field(default_factory=dict)
     beats: dict[WorkerRef, int] = field(default_factory=dict)
     answers: Sequence[tuple[bytes, str]] = ()
+    taken_over: bool = False  # the first commit of an owner: attached workers are to be asked for reports
 
 
 class WorkerInfo(NamedTuple):

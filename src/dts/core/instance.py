@@ -1,0 +1,328 @@
+"""What one process decides over all its shards: embedded server, cluster instance and simulator drive this very object.
+
+Rules:
+- A shard has one commit under way at a time; its inputs stay until that commit is committed.
+- Nothing leaves before: only `settle(COMMITTED)` gives effects.
+- UNKNOWN: the shard is busy and decides nothing; the others go on.
+- The first commit after a take-over says nothing but that it is one; reports, placement and dispatch come after it.
+- `seen` (who reported when), what runs and who waits for an answer are volatile: a new owner asks again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from dts import bounds
+from dts.core.allocator import Fleet
+from dts.core.decide import decide
+from dts.core.draft import Draft, Placement
+from dts.core.shard import Applied, Shard
+from dts.errors import Bug
+from dts.model import (
+    Change,
+    Commit,
+    Definition,
+    Effects,
+    Held,
+    Instant,
+    Key,
+    Lease,
+    Outcome,
+    Report,
+    ShardId,
+    WorkerInfo,
+    WorkerRef,
+)
+
+
+@dataclass(slots=True)
+class Seen:
+    """What this owner knows of a worker: volatile. `number` 0: it has not reported in this epoch."""
+
+    number: int = 0
+    answered: Instant = 0  # `now` of the last commit that answered a beat of it
+    timed: bool = True
+    heard: Instant = 0
+
+
+@dataclass(slots=True)
+class Desk:
+    """A shard with its inputs."""
+
+    shard: Shard
+    changes: deque[Change] = field(default_factory=deque)
+    commands: deque[Change] = field(default_factory=deque)
+    reports: deque[Report] = field(default_factory=deque)
+    seen: dict[WorkerRef, Seen] = field(default_factory=dict)
+    running: dict[Key, tuple[int, Instant]] = field(default_factory=dict)  # key -> (attempt, start)
+    draft: Draft | None = None  # a commit is under way
+    places: Sequence[Placement] = ()  # held in the fleet for it
+    fresh: bool = True  # the take-over commit is still to come
+    more: bool = False  # the last step left something
+    adopted: Instant = 0
+    committed: Instant = 0
+    refused: int = 0  # in a row
+    not_before: Instant = 0  # backoff after a refusal
+    nudged: bool = False  # something outside (a worker's room) changed
+
+
+class Instance:
+    """Inputs: adopt, drop, receive_*, attach, detach. `step` gives commits, `settle` what may leave."""
+
+    def __init__(self, *, lease_ms: int = bounds.LEASE_MS, limit: int = bounds.STEP_FIRES, rules: str = "") -> None:
+        self.desks: dict[ShardId, Desk] = {}
+        self.fleet = Fleet()
+        self.lease_ms = lease_ms
+        self.limit = limit
+        self.rules = rules
+
+    # --- ownership
+
+    def adopt(self, shard: ShardId, epoch: int, commits: Iterable[Commit], now: Instant) -> None:
+        """Folds what the ledger gave. `epoch` is the new owner's: its first commit raises it."""
+        if shard in self.desks:
+            raise Bug(f"shard {shard} is adopted already")
+        state = Shard(shard)
+        state.restore(commits)
+        if epoch < state.epoch:
+            raise Bug(f"epoch {epoch} of shard {shard} is below the last commit's {state.epoch}")
+        state.epoch = epoch
+        self.desks[shard] = Desk(state, adopted=now, committed=now)
+        for worker, keys in state.placed.items():
+            for key in keys:
+                self.fleet.take(worker, state.open[key][0].demand, 1)
+
+    def drop(self, shard: ShardId) -> None:
+        """The shard is another's: its inputs go with it, what its blocks held is released."""
+        desk = self.desks.pop(shard, None)
+        if desk is None:
+            return
+        for worker, keys in desk.shard.placed.items():
+            for key in keys:
+                self.fleet.release(worker, desk.shard.open[key][0].demand, 1)
+        self._release_places(desk)
+
+    # --- inputs
+
+    def receive_changes(self, shard: ShardId, changes: Sequence[Change]) -> bool:
+        """Feed records in order. False: the inbox is full, nothing was taken."""
+        desk = self.desks.get(shard)
+        if desk is None:
+            return True
+        if len(desk.changes) + len(desk.commands) + len(changes) > bounds.INBOX_CHANGES:
+            return False
+        for change in changes:
+            (desk.changes if isinstance(change.value, Definition) else desk.commands).append(change)
+        return True
+
+    def receive_report(self, shard: ShardId, report: Report, now: Instant) -> bool:
+        """A worker's report. False: the inbox is full. Reports of another epoch are dropped (their sender is asked again)."""
+        desk = self.desks.get(shard)
+        if desk is None:
+            return True
+        if len(desk.reports) >= bounds.INBOX_REPORTS:
+            return False
+        seen = desk.seen.setdefault(report.worker, Seen(answered=desk.adopted, timed=report.timed))
+        seen.heard = now
+        if report.full and report.epoch == desk.shard.epoch:
+            seen.number = max(seen.number, report.number)
+            seen.timed = report.timed
+        if report.gone:
+            seen.number = 0
+        if report.ended or report.full or report.gone or (report.beat and report.timed):
+            desk.reports.append(report)
+        return True
+
+    def started(self, shard: ShardId, held: Sequence[Held], at: Sequence[Instant]) -> None:
+        """These attempts run now: shown to people, decides nothing."""
+        desk = self.desks.get(shard)
+        if desk is not None:
+            for one, start in zip(held, at, strict=True):
+                entry = desk.shard.open.get(one.key)
+                if entry is not None and entry[0].attempt == one.attempt:
+                    desk.running[one.key] = (one.attempt, start)
+
+    def attach(self, info: WorkerInfo) -> dict[ShardId, int]:
+        """A worker's stream began: the shards that want its full report, with their epochs."""
+        self.fleet.attach(info)
+        for desk in self.desks.values():
+            desk.seen.setdefault(info.ref, Seen(answered=desk.adopted, timed=info.timed)).number = 0
+        return {shard: desk.shard.epoch for shard, desk in self.desks.items() if not desk.fresh}
+
+    def detach(self, worker: WorkerRef) -> None:
+        """Its stream ended: nothing new is placed there; what it holds stays its own."""
+        self.fleet.detach(worker)
+        for desk in self.desks.values():
+            if worker in desk.seen:
+                desk.seen[worker].number = 0
+
+    def nudge(self) -> None:
+        """Room may have been gained: look again at what waits."""
+        for desk in self.desks.values():
+            desk.nudged = True
+
+    # --- decisions
+
+    def step(self, now: Instant, *, hold: bool = False) -> list[Commit]:
+        """Commits of idle shards that have news: drafts, one placement over all, sealed. Inputs stay until settle()."""
+        drafts: list[Draft] = []
+        for desk in self.desks.values():
+            if desk.draft is None and now >= desk.not_before and self._news(desk, now, hold):
+                draft = self._draft(desk, now, hold)
+                desk.more, desk.nudged = draft.more, False
+                if draft.ready or not draft.empty(desk.shard):
+                    drafts.append(draft)
+        places = self.fleet.place(drafts, self._eligible)
+        commits = []
+        for draft in drafts:
+            desk, found = self.desks[draft.shard], places[draft.shard]
+            if found or not draft.empty(desk.shard):
+                desk.draft, desk.places = draft, found
+                commits.append(draft.seal(found))
+        return commits
+
+    def _draft(self, desk: Desk, now: Instant, hold: bool) -> Draft:
+        shard = desk.shard
+        if desk.fresh:
+            draft = Draft(
+                shard.shard,
+                shard.epoch,
+                shard.seq + 1,
+                now,
+                shard.watermark,
+                shard.applied,
+                shard.gaps,
+                shard.held_commands,
+            )
+            draft.keep_alive, draft.more = True, True
+            return draft
+        return decide(
+            shard,
+            now,
+            list(islice(desk.changes, bounds.STEP_CHANGES)),
+            list(islice(desk.commands, bounds.STEP_CHANGES)),
+            list(islice(desk.reports, bounds.STEP_REPORTS)),
+            self.fleet.room,
+            expired=self._expired(desk, now),
+            limit=self.limit,
+            hold=hold,
+            rules=self.rules,
+        )
+
+    def _news(self, desk: Desk, now: Instant, hold: bool) -> bool:
+        at = self._wake(desk, hold)
+        return at is not None and at <= now
+
+    def _eligible(self, shard: ShardId, worker: WorkerRef) -> int | None:
+        seen = self.desks[shard].seen.get(worker)
+        return seen.number if seen is not None and seen.number > 0 else None
+
+    def _lease_over(self, desk: Desk, worker: WorkerRef) -> Instant | None:
+        """When a timed lease is surely over. None: it is the worker's life, or nothing is held."""
+        keys = desk.shard.placed.get(worker)
+        if not keys or desk.shard.open[next(iter(keys))][0].life:
+            return None
+        seen = desk.seen.get(worker)
+        answered = max(desk.adopted, seen.answered if seen is not None else 0)
+        placed = max(desk.shard.open[key][0].placed for key in islice(reversed(keys), 1))
+        return max(answered, placed) + round(self.lease_ms * (1 + bounds.LEASE_MARGIN))
+
+    def _expired(self, desk: Desk, now: Instant) -> list[WorkerRef]:
+        over = ((worker, self._lease_over(desk, worker)) for worker in desk.shard.placed)
+        return [worker for worker, at in over if at is not None and at <= now]
+
+    def settle(self, commit: Commit, outcome: Outcome, now: Instant) -> Effects | None:
+        """COMMITTED: applies, consumes inputs, gives effects. REFUSED: releases, keeps inputs, waits. UNKNOWN: nothing."""
+        desk = self.desks.get(commit.shard)
+        if desk is None or desk.draft is None or desk.draft.seq != commit.seq:
+            raise Bug(f"no commit {commit.shard}/{commit.seq} is under way")
+        if outcome is Outcome.UNKNOWN:
+            return None
+        draft = desk.draft
+        if outcome is Outcome.REFUSED:
+            self._release_places(desk)
+            desk.draft, desk.more = None, True
+            first, longest = bounds.REFUSED_BACKOFF_MS
+            desk.not_before = now + min(first << min(desk.refused, 16), longest)
+            desk.refused += 1
+            return None
+        applied = desk.shard.apply(commit)
+        desk.draft, desk.places, desk.refused, desk.committed = None, (), 0, commit.now
+        for _ in range(draft.taken_changes):
+            desk.changes.popleft()
+        for _ in range(draft.taken_commands):
+            desk.commands.popleft()
+        for _ in range(draft.taken_reports):
+            desk.reports.popleft()
+        for worker, demand, count in applied.released:
+            self.fleet.release(worker, demand, count)
+        if applied.released:
+            self.nudge()
+        taken_over, desk.fresh = desk.fresh, False
+        return self._effects(desk, draft, commit, applied, taken_over)
+
+    def _effects(self, desk: Desk, draft: Draft, commit: Commit, applied: Applied, taken_over: bool) -> Effects:
+        effects = Effects(answers=commit.answers, acks=draft.acks, beats=draft.beats, taken_over=taken_over)
+        shard = desk.shard
+        for block in applied.placed:
+            assert block.worker is not None
+            if block.arguments:
+                bodies = [block.arguments] * len(block.keys)
+            else:
+                bodies = [self._body(shard, key, rev) for key, rev in zip(block.keys, block.revisions, strict=True)]
+            effects.leases.setdefault(block.worker, []).append(Lease(block, bodies))
+        for block in applied.cancelled:
+            assert block.worker is not None
+            held = ((Held(key, block.attempt), block.cancel) for key in block.keys)
+            effects.cancels.setdefault(block.worker, []).extend(held)
+        for worker, strays in draft.stray.items():
+            effects.cancels.setdefault(worker, []).extend((held, "no longer yours") for held in strays)
+        for worker in draft.beats:
+            desk.seen[worker].answered = commit.now
+        if desk.running:
+            for block in commit.blocks:
+                for key in block.keys:
+                    desk.running.pop(key, None)
+        return effects
+
+    @staticmethod
+    def _body(shard: Shard, key: Key, revision: int) -> bytes:
+        definition = shard.definition(key.job, revision)
+        if definition is None:
+            raise Bug(f"revision {revision} of job {key.job!r} was not kept for its open executions")
+        return definition.body
+
+    def _release_places(self, desk: Desk) -> None:
+        """What a commit that was not committed held in the fleet."""
+        if desk.draft is not None:
+            for place in desk.places:
+                self.fleet.release(place.worker, desk.draft.ready[place.ready].demand, place.size)
+        desk.places = ()
+
+    # --- waking
+
+    def wake_at(self, *, hold: bool = False) -> Instant | None:
+        """When `step` is worth a call even without news. None: only news wakes. A time in the past: at once."""
+        times = [
+            at for desk in self.desks.values() if desk.draft is None and (at := self._wake(desk, hold)) is not None
+        ]
+        return min(times, default=None)
+
+    def _wake(self, desk: Desk, hold: bool) -> Instant | None:
+        shard = desk.shard
+        changed = desk.changes and not hold  # a held watermark reaches no revision
+        if desk.more or desk.fresh or changed or desk.commands or desk.reports or desk.nudged:
+            return desk.not_before
+        times = [at for worker in shard.placed if (at := self._lease_over(desk, worker)) is not None]
+        if not hold:
+            due = shard.timetable.next_due()
+            times += [due] if due is not None else []
+            times += [shard.openings[0][0]] if shard.openings else []
+        if shard.retries:
+            times.append(shard.retries[0][0])
+        times += [command.expires for command in shard.held_commands]
+        at = min(times, default=None)
+        return None if at is None else max(at, desk.not_before)
