@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from dts.adapters.sqlite.bulk import Insert
 from dts.codec import block_in, block_out
 from dts.gen.log.v1 import log_pb2 as log
-from dts.model import Block, Instant, Key, ShardId, Status
+from dts.model import Block, Instant, Key, ShardId
 
 FEW = 8  # a row with less than one in so many of its keys left is rewritten
 CHECKED = 1_000  # keys looked up in `executions` by one statement
@@ -155,11 +155,6 @@ def pick(block: Block, places: Sequence[int]) -> Block:
         revisions=[block.revisions[n] for n in places],
         ends=[block.ends[n] for n in places] if block.ends else (),
     )
-
-
-def attempts_of(blocks: Iterable[Block]) -> list[Block]:
-    """Those open blocks that tell how an attempt ended."""
-    return [block for block in blocks if block.attempt and block.status in (Status.RETRYING, Status.QUEUED)]
 
 
 def _encode(block: Block) -> bytes:

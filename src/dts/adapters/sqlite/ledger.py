@@ -10,7 +10,8 @@ import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from dts.adapters.sqlite.blocks import OpenBlocks, Plan, attempts_of
+from dts.adapters.ended import ended_as
+from dts.adapters.sqlite.blocks import OpenBlocks, Plan
 from dts.adapters.sqlite.reader import Reader
 from dts.adapters.sqlite.rows import write_attempts, write_ended, write_ranges, write_terms
 from dts.adapters.sqlite.shapes import COLUMNS, definition_of
@@ -111,8 +112,9 @@ class SqliteLedger:
         self._fence(conn, commit)
         plan = blocks.plan(commit.blocks)
         blocks.write(conn, plan)
-        ended = [block for block in commit.blocks if block.status.terminal and block.keys]
-        tried = attempts_of(commit.blocks)
+        told = [block for block in commit.blocks if block.keys and ended_as(block)]
+        ended = [block for block in told if block.status.terminal]
+        tried = [block for block in told if not block.status.terminal]
         first = self._ended + 1
         if ended:
             write_ended(conn, ended, first)

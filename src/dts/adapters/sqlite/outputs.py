@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import Callable
 
-from dts.adapters.output import empty, extend
+from dts.adapters.output import Followers, empty, extend
 from dts.adapters.sqlite.reader import Reader
 from dts.adapters.sqlite.writer import Writer
 from dts.model import Instant, Key, Output
@@ -22,7 +21,7 @@ class SqliteOutputs:
         self._writer = writer
         self._reader = reader
         self._clock = clock
-        self._followers: dict[Key, set[asyncio.Event]] = {}
+        self._followers = Followers()
 
     async def put(self, key: Key, attempt: int, offset: int, data: bytes, last: bool) -> None:
         """See ports.OutputStore."""
@@ -33,11 +32,7 @@ class SqliteOutputs:
             row = (name, attempt, output.head, output.tail, output.size, output.complete, now)
             conn.execute("INSERT OR REPLACE INTO outputs VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
-        await self._writer.write(run, landed=lambda _: self._tell(key))
-
-    def _tell(self, key: Key) -> None:
-        for news in self._followers.get(key, ()):
-            news.set()
+        await self._writer.write(run, landed=lambda _: self._followers.tell(key))
 
     async def get(self, key: Key, attempt: int) -> Output | None:
         """See ports.OutputStore."""
@@ -46,24 +41,7 @@ class SqliteOutputs:
 
     async def wait(self, key: Key, attempt: int, size: int, timeout_s: float) -> Output | None:
         """See ports.OutputStore."""
-        news = asyncio.Event()
-        self._followers.setdefault(key, set()).add(news)
-        output = None
-        try:
-            async with asyncio.timeout(timeout_s):
-                while True:
-                    output = await self.get(key, attempt)
-                    if output is not None and (output.size > size or output.complete):
-                        return output
-                    await news.wait()
-                    news.clear()
-        except TimeoutError:
-            return output
-        finally:
-            followers = self._followers[key]
-            followers.discard(news)
-            if not followers:
-                del self._followers[key]
+        return await self._followers.wait(key, lambda: self.get(key, attempt), size, timeout_s)
 
     async def forget(self, before: Instant, limit: int) -> int:
         """See ports.OutputStore."""

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
+from dts.adapters.ended import ended_as
 from dts.adapters.sqlite.bulk import Insert, Row
 from dts.model import NO_END, Block, Cause, Close, End, Execution, Key, Range, ShardId, Status, Term
 
@@ -20,8 +21,6 @@ EXECUTION = (
     "e.job, e.at, e.nonce, e.revision, e.status, b.cause, b.queued, b.placed, b.not_before, b.worker,"
     " b.fencing, b.reason, b.retry_of, e.started, e.ended, e.code, e.error, e.result"
 )
-# An open block that tells how an attempt ended says what comes next; the attempt's own status follows from it.
-ENDED_AS = {Status.RETRYING: Status.FAILED, Status.QUEUED: Status.LOST}
 
 
 def write_ended(conn: sqlite3.Connection, blocks: Sequence[Block], first: int) -> None:
@@ -52,7 +51,7 @@ def write_attempts(conn: sqlite3.Connection, blocks: Sequence[Block], first: int
     rows: list[Row] = []
     for id, block in enumerate(blocks, first):
         ends: Sequence[End] = block.ends or [NO_END] * len(block.keys)
-        status = int(ENDED_AS[block.status])
+        status = ended_as(block)
         for key, revision, end in zip(block.keys, block.revisions, ends, strict=True):
             rows.append((key.at, key.job, key.nonce, block.attempt, revision, status, id, *end))
         shared.append(_shared_row(id, max(*(key.at for key in block.keys), *(end.ended for end in ends)), block))
