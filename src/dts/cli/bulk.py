@@ -1,0 +1,78 @@
+"""Commands of `dts job` that take many at once: JSON lines from a file or the standard input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TextIO, TypeVar
+
+import click
+from google.protobuf.json_format import ParseDict, ParseError
+
+from dts.bounds import REQUEST_BYTES
+from dts.cli import exits
+from dts.cli.options import output_option
+from dts.cli.session import client, print_message
+from dts.gen.job.v1 import job_pb2 as job
+
+Request = TypeVar("Request", job.CreateJobRequest, job.UpdateJobRequest)
+
+
+@click.command("create-many")
+@click.argument("file", type=click.File(encoding="utf-8"), default="-")
+@output_option
+def create_many(file: TextIO, output: str | None) -> int:
+    """Create a job for each line of FILE (default: the standard input), in bulk calls that are all or none.
+
+    A line is a JSON object with the fields of CreateJobRequest, such as
+    {"name": "a", "cronExpression": "@every 1h", "task": {"shell": {"command": "echo a"}}}
+    """
+    with client() as dts:
+        ids = dts.batch_create_jobs(_requests(file, job.CreateJobRequest))
+    if not print_message(job.BatchCreateJobsResponse(job_ids=ids), output):
+        for each in ids:
+            click.echo(each)
+        click.echo(f"Jobs created: {len(ids)}", err=True)
+    return exits.OK
+
+
+@click.command("update-many")
+@click.argument("file", type=click.File(encoding="utf-8"), default="-")
+@output_option
+def update_many(file: TextIO, output: str | None) -> int:
+    """Update a job for each line of FILE (default: the standard input), 10 000 at a time, all or none.
+
+    A line is a JSON object with the fields of UpdateJobRequest, such as
+    {"id": "...", "priority": 5}
+    """
+    with client() as dts:
+        revisions = dts.batch_update_jobs(_requests(file, job.UpdateJobRequest))
+    if not print_message(job.BatchUpdateJobsResponse(revisions=revisions), output):
+        click.echo(f"Jobs updated: {len(revisions)}")
+    return exits.OK
+
+
+def _requests(lines: TextIO, kind: type[Request]) -> Iterator[Request]:
+    """A request for each line that is not empty. Raises click.UsageError that names the line."""
+    name, number = lines.name, 0
+    while line := _line(name, lines, number + 1):
+        number += 1
+        if not line.strip():
+            continue
+        try:
+            yield ParseDict(json.loads(line), kind())
+        except (ValueError, ParseError, RecursionError, AttributeError, TypeError) as error:
+            raise click.UsageError(f"{name}, line {number}: {error}") from None
+
+
+def _line(name: str, lines: TextIO, number: int) -> str:
+    try:
+        line = lines.readline(REQUEST_BYTES + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"{name}, line {number}: {error}") from None
+    if len(line) > REQUEST_BYTES:
+        raise click.UsageError(f"{name}, line {number}: longer than {REQUEST_BYTES} bytes")
+    return line
+
+
+COMMANDS = (create_many, update_many)

@@ -1,0 +1,103 @@
+"""`dts worker`: run one; list those that are attached."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from dts.cli import exits, options
+from dts.cli.options import output_option, watch_option
+from dts.cli.session import client, instant_of, print_message
+from dts.cli.show import distance, redraw
+from dts.cli.table import print_table
+from dts.client import DtsClient
+from dts.config import Config, load
+from dts.gen.scheduler.v1 import scheduler_pb2 as scheduler
+
+# Each option of a worker is the variable beside it, for this process.
+_VARIABLES = {
+    "worker_id": "DTS_WORKER_ID",
+    "cpu": "DTS_CPU",
+    "memory": "DTS_MEMORY",
+    "storage": "DTS_STORAGE",
+    "slots": "DTS_SLOTS",
+    "label": "DTS_LABELS",
+    "resource": "DTS_RESOURCES",
+}
+
+
+@click.group("worker", invoke_without_command=True)
+@click.option("--scheduler", "schedulers", metavar="HOST:PORT[,...]", help="The Scheduler Service to attach to.")
+@click.option("--id", "worker_id", metavar="ID", help="The worker's name.")
+@click.option("--cpu", type=options.amount, help="Millicores it offers. Default: what the machine has.")
+@click.option("--memory", type=options.amount, help="MiB of memory it offers. Default: what the machine has.")
+@click.option("--storage", type=options.amount, help="MiB of disk it offers. Default: what is free.")
+@click.option("--slots", type=options.amount, help="Tasks it runs at once. Default: by its processors.")
+@click.option("--label", type=options.pair, multiple=True, help="A label, such as zone=a. Repeatable.")
+@click.option("--resource", type=options.pair, multiple=True, help="A custom resource, such as gpu=2. Repeatable.")
+@click.pass_context
+def group(context: click.Context, /, schedulers: str | None, **given: object) -> int:
+    """Run a worker on this machine that attaches to a scheduler; with a subcommand, look at those that are attached.
+
+    \b
+    dts worker --scheduler scheduler.example.com:50052 --slots 50 --label zone=a
+    dts worker list
+    """
+    if context.invoked_subcommand is not None:
+        return exits.OK
+    from dts.server import serve_worker  # noqa: PLC0415 - `worker list` needs none of it
+
+    config = _config(given)
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    addresses = (schedulers or f"{host}:{config.ports.scheduler_grpc}").split(",")
+    return serve_worker(config, [address.strip() for address in addresses if address.strip()])
+
+
+def _config(given: Mapping[str, object]) -> Config:
+    """The settings, with the options in the place of their variables: both are checked alike."""
+    changed = dict(os.environ)
+    for option, variable in _VARIABLES.items():
+        value = given[option]
+        if isinstance(value, tuple) and value:
+            changed[variable] = ",".join(f"{name}={what}" for name, what in value)
+        elif isinstance(value, str | int):
+            changed[variable] = str(value)
+    return load(changed, Path(".env"))
+
+
+@group.command("list")
+@watch_option
+@output_option
+def list_(watch: bool, output: str | None) -> int:
+    """The attached workers, what they offer and what is taken of it."""
+    with client() as dts:
+        redraw(lambda: _list(dts, output), watch)
+    return exits.OK
+
+
+def _list(dts: DtsClient, output: str | None) -> None:
+    found = dts.list_workers()
+    if print_message(found, output):
+        return
+    rows = [_row(each) for each in found.workers]
+    heads = ["ID", "HOST", "PID", "STATE", "TASKS", "SLOTS", "CPU", "MEMORY", "HEARD", "LABELS"]
+    print_table(heads, rows, cuttable=["LABELS", "HOST"])
+
+
+def _row(each: scheduler.Worker) -> list[str]:
+    has, taken = each.capacity, each.taken
+    return [
+        each.id,
+        each.host,
+        str(each.pid),
+        "attached" if each.attached else "gone",
+        str(each.attempts),
+        f"{taken.slots}/{has.slots}",
+        f"{taken.cpu}/{has.cpu}",
+        f"{taken.memory}/{has.memory}",
+        distance(instant_of(each.last_heard)),
+        ",".join(f"{name}={value}" for name, value in sorted(each.labels.items())),
+    ]
