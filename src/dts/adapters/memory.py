@@ -14,9 +14,9 @@ from enum import Enum
 
 from dts.adapters.ended import ended_as
 from dts.adapters.output import Followers, empty, extend
-from dts.codec import executions_of
 from dts.errors import AlreadyExists, Bug, NotFound, OwnershipLost, RevisionConflict
 from dts.model import (
+    NO_END,
     Block,
     Change,
     Command,
@@ -311,7 +311,8 @@ class MemoryHistory:
         status = ended_as(block)
         if status is None:
             return
-        for key, revision, end in executions_of(block):
+        ends = block.ends or [NO_END] * len(block.keys)
+        for key, revision, end in zip(block.keys, block.revisions, ends, strict=True):
             execution = Execution(
                 key,
                 revision,
