@@ -7,7 +7,6 @@ from functools import lru_cache
 
 from dts.gen.log.v1 import log_pb2 as log
 from dts.model import (
-    NO_END,
     Block,
     Cancel,
     Cause,
@@ -284,9 +283,3 @@ def command_in(got: log.Command) -> Command:
         case "retry":
             return Retry(got.id, key, got.issued, got.expires, got.revision, got.arguments)
     raise ValueError(f"command of an unknown kind {got.kind!r}")
-
-
-def executions_of(block: Block) -> list[tuple[Key, int, End]]:
-    """A block's keys with their revisions and ends."""
-    ends: Sequence[End] = block.ends or [NO_END] * len(block.keys)
-    return list(zip(block.keys, block.revisions, ends, strict=True))

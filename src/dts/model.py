@@ -288,7 +288,7 @@ class Commit:
     gaps: Sequence[Gap] = ()
     commands: Sequence[bytes] = ()  # applied command ids
     waiting: Sequence[Command] = ()  # commands held for a revision: all of them
-    answers: Sequence[tuple[bytes, str]] = field(default=())  # command id -> execution id or error, for who waits
+    answers: Sequence[tuple[bytes, str]] = ()  # command id -> execution id, or '!' and why not: for who waits
 
 
 class Change(NamedTuple):

@@ -419,14 +419,14 @@ def _command(shard: Shard, draft: Draft, command: Command, fresh: list[Block]) -
         if command.expires > draft.now:
             return False
         draft.commands.append(command.id)
-        draft.answers.append((command.id, "!NOT_FOUND the job's revision did not arrive before the command expired"))
+        draft.answers.append((command.id, "!the job's revision did not arrive before the command expired"))
         demand = definition.demand if definition else Demand()
         draft.add(Block([key], [command.revision], demand, Status.SKIPPED, cause=_cause(command), reason="expired"))
         return True
     draft.commands.append(command.id)
     refused = _refusal(shard, draft, command, definition)
     if refused:
-        draft.answers.append((command.id, f"!FAILED_PRECONDITION {refused}"))
+        draft.answers.append((command.id, f"!{refused}"))
         return True
     draft.answers.append((command.id, str(key)))
     fresh.append(
@@ -460,7 +460,7 @@ def _cancel_command(shard: Shard, draft: Draft, command: Cancel) -> None:
     draft.commands.append(command.id)
     key = command.key
     if key not in shard.open or key in draft.touched:
-        draft.answers.append((command.id, f"!FAILED_PRECONDITION execution {str(key)!r} has ended"))
+        draft.answers.append((command.id, f"!execution {str(key)!r} has ended"))
         return
     _cancel(shard, draft, key, command.reason or "cancelled by request")
     draft.answers.append((command.id, str(key)))

@@ -164,6 +164,15 @@ class Instance:
         for desk in self.desks.values():
             desk.nudged = True
 
+    def clock_moved(self, by: int) -> None:
+        """The clock was set by so many ms: what is measured in elapsed time moves along."""
+        for desk in self.desks.values():
+            desk.adopted += by
+            desk.not_before = 0
+            for seen in desk.seen.values():
+                seen.answered += by
+                seen.heard += by
+
     # --- decisions
 
     def step(self, now: Instant, *, hold: bool = False) -> list[Commit]:
@@ -227,8 +236,7 @@ class Instance:
             return None
         seen = desk.seen.get(worker)
         answered = max(desk.adopted, seen.answered if seen is not None else 0)
-        placed = max(desk.shard.open[key][0].placed for key in islice(reversed(keys), 1))
-        return max(answered, placed) + round(self.lease_ms * (1 + bounds.LEASE_MARGIN))
+        return answered + round(self.lease_ms * (1 + bounds.LEASE_MARGIN))
 
     def _expired(self, desk: Desk, now: Instant) -> list[WorkerRef]:
         over = ((worker, self._lease_over(desk, worker)) for worker in desk.shard.placed)
@@ -256,7 +264,9 @@ class Instance:
         for _ in range(draft.taken_commands):
             desk.commands.popleft()
         for _ in range(draft.taken_reports):
-            desk.reports.popleft()
+            report = desk.reports.popleft()
+            if report.full and report.worker in desk.seen:  # a report is answered like a beat
+                desk.seen[report.worker].answered = commit.now
         for worker, demand, count in applied.released:
             self.fleet.release(worker, demand, count)
         if applied.released:

@@ -1,0 +1,138 @@
+"""What runs or waits now, read from the shards' state: views for people, never decisions."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+
+from dts.core.instance import Desk, Instance
+from dts.core.timetable import times_of
+from dts.model import (
+    NO_END,
+    Definition,
+    End,
+    Execution,
+    ExecutionQuery,
+    Instant,
+    JobState,
+    JobView,
+    Key,
+    ShardView,
+    Status,
+    WorkerView,
+)
+
+
+def next_run(definition: Definition, after: Instant) -> Instant | None:
+    """The first instant of a job after an instant, as its revision stands. None: none, cancelled, or paused for good."""
+    if not definition.schedules or definition.state >= JobState.CANCELLED:
+        return None
+    if definition.state is JobState.PAUSED:
+        if definition.until is None:
+            return None
+        after = max(after, definition.until)
+    return times_of(definition.schedules).next_after(after)
+
+
+def view(desk: Desk, job: str, now: Instant) -> JobView | None:
+    """What a job is doing; None when the shard does not know it."""
+    definition = desk.shard.definitions.get(job)
+    keys = desk.shard.by_job.get(job, ())
+    if definition is None and not keys:
+        return None
+    counts = {Status.QUEUED: 0, Status.PLACED: 0, Status.RETRYING: 0}
+    running = 0
+    for key in keys:
+        counts[desk.shard.open[key][0].status] += 1
+        running += key in desk.running
+    return JobView(
+        next_run(definition, now) if definition is not None else None,
+        counts[Status.QUEUED],
+        counts[Status.PLACED],
+        running,
+        counts[Status.RETRYING],
+    )
+
+
+def execution(core: Instance, desk: Desk, key: Key) -> Execution | None:
+    """An open execution, with why it waits; None when it is not open."""
+    entry = desk.shard.open.get(key)
+    if entry is None:
+        return None
+    block, place = entry
+    reason = block.reason
+    if block.status is Status.QUEUED:
+        why = core.fleet.why_not(block.demand)
+        reason = f"{reason}; {why}" if reason else why
+    attempt, started = desk.running.get(key, (0, 0))
+    return Execution(
+        key,
+        block.revisions[place],
+        block.status,
+        block.attempt,
+        block.cause,
+        block.queued,
+        block.placed,
+        block.not_before,
+        block.worker.id if block.worker else "",
+        block.fencing,
+        block.cancel or reason,
+        block.retry_of,
+        End(started=started) if attempt == block.attempt else (block.ends[place] if block.ends else NO_END),
+    )
+
+
+def order(key: Key) -> tuple[Instant, str, str]:
+    """Executions are listed newest first in this order."""
+    return key.at, key.job, key.nonce
+
+
+def matching(desks: Iterable[Desk], query: ExecutionQuery) -> Iterable[Key]:
+    """Keys of open executions that a query asks for."""
+    for desk in desks:
+        opened = desk.shard.open
+        for key in desk.shard.by_job.get(query.job, ()) if query.job else opened:
+            if query.statuses and opened[key][0].status not in query.statuses:
+                continue
+            if key.at >= query.start and (not query.until or key.at < query.until):
+                yield key
+
+
+def newest(desks: Iterable[Desk], query: ExecutionQuery, before: Key | None, limit: int) -> list[Key]:
+    """The first `limit` of them, newest first, strictly before a key in that order."""
+    keys = matching(desks, query)
+    if before is not None:
+        edge = order(before)
+        keys = (key for key in keys if order(key) < edge)
+    return heapq.nlargest(limit, keys, key=order)
+
+
+def shard_view(desk: Desk) -> ShardView:
+    """How a shard is."""
+    shard = desk.shard
+    counts = shard.counts
+    return ShardView(
+        shard.shard,
+        shard.epoch,
+        shard.seq,
+        shard.watermark[0],
+        len(shard.definitions),
+        counts[Status.QUEUED],
+        counts[Status.PLACED],
+        counts[Status.RETRYING],
+    )
+
+
+def worker_views(core: Instance) -> list[WorkerView]:
+    """The workers that are attached or still hold something."""
+    attempts: dict[str, int] = {}
+    heard: dict[str, Instant] = {}
+    for desk in core.desks.values():
+        for ref, keys in desk.shard.placed.items():
+            attempts[ref.id] = attempts.get(ref.id, 0) + len(keys)
+        for ref, seen in desk.seen.items():
+            heard[ref.id] = max(heard.get(ref.id, 0), seen.heard)
+    return [
+        WorkerView(member.info, core.fleet.taken(id), attempts.get(id, 0), member.attached, heard.get(id, 0))
+        for id, member in sorted(core.fleet.members.items())
+    ]

@@ -1,0 +1,363 @@
+"""Drives the core: inputs in, commits to the ledger, effects out. It has no period: it wakes on news or when something is due.
+
+It is also what people and workers talk to: `ports.Live` and `ports.WorkerInbox`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+
+from dts import bounds
+from dts.core.instance import Desk, Instance
+from dts.errors import FailedPrecondition, OutcomeUnknown, OwnershipLost, Unavailable
+from dts.model import (
+    Command,
+    Commit,
+    Definition,
+    Effects,
+    Execution,
+    ExecutionQuery,
+    Held,
+    Instant,
+    JobView,
+    Key,
+    Outcome,
+    Range,
+    Report,
+    ShardId,
+    ShardView,
+    WorkerInfo,
+    WorkerRef,
+    WorkerView,
+)
+from dts.ports import JobFeed, Ledger, WorkerChannel
+from dts.services import live
+from dts.services.clock import Clock
+from dts.services.events import Events
+
+log = logging.getLogger("dts.scheduler")
+
+FARTHEST_WAKE_S = 60.0  # a timer never sleeps longer: the wall clock may be set meanwhile
+TAKE_OVER_PAUSE_S = (1.0, 2.0, 4.0, 6.0)  # after being fenced again and again
+
+
+class Scheduler:
+    """One process's shards. `run()` until `stop()`."""
+
+    def __init__(
+        self,
+        core: Instance,
+        ledger: Ledger,
+        feed: JobFeed,
+        workers: WorkerChannel,
+        clock: Clock,
+        notes: Callable[[], Sequence[str]] = lambda: (),
+    ) -> None:
+        self.core = core
+        self.clock = clock
+        self.ready = asyncio.Event()  # the first shards are taken over
+        self._ledger = ledger
+        self._feed = feed
+        self._workers = workers
+        self._notes = notes
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()  # an inbox was emptied a bit
+        self._stopping = False
+        self._idle = asyncio.Event()
+        self._events = Events()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._feeds: dict[ShardId, asyncio.Task[None]] = {}
+        self._answers: dict[bytes, asyncio.Future[str]] = {}
+        self._settled: dict[str, list[tuple[int, asyncio.Future[bool]]]] = {}
+        self._moved = 0
+        self._failed: asyncio.Future[None] | None = None
+
+    # --- the pump
+
+    async def run(self) -> None:
+        """Until `stop`, then until no commit is under way. Raises what broke a background task (a bug, a lost store)."""
+        self._failed = asyncio.get_running_loop().create_future()
+        self._spawn(self._own())
+        try:
+            while not self._stopping or any(desk.draft for desk in self.core.desks.values()):
+                self._news.clear()
+                self._step()
+                if self._failed.done():
+                    self._failed.result()
+                await self._wait()
+        finally:
+            for task in (*self._tasks, *self._feeds.values()):
+                task.cancel()
+
+    def stop(self) -> None:
+        """Decides nothing more; `run` returns when what is under way is settled."""
+        self._stopping = True
+        self._news.set()
+
+    def _step(self) -> None:
+        now = self.clock.now()
+        if self.clock.moved != self._moved:
+            self.core.clock_moved(self.clock.moved - self._moved)
+            self._moved = self.clock.moved
+        if self._stopping:
+            return
+        for commit in self.core.step(now, hold=self.clock.holding):
+            self._spawn(self._commit(commit))
+
+    async def _wait(self) -> None:
+        """Until news, or until something is due."""
+        if self._news.is_set():
+            return
+        at = None if self._stopping else self.core.wake_at(hold=self.clock.holding)
+        delay = FARTHEST_WAKE_S
+        if at is not None:
+            delay = min(delay, (at * 1_000_000 - self.clock.now_ns()) / 1e9)
+        if self.clock.holding:
+            delay = min(delay, 0.5)
+        if delay <= 0:
+            await asyncio.sleep(0)
+            return
+        timer = asyncio.get_running_loop().call_later(delay, self._news.set)
+        await self._news.wait()
+        timer.cancel()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a task of the scheduler ended: %r", error, exc_info=error)
+            if self._failed is not None and not self._failed.done():
+                self._failed.set_exception(error)
+            self._news.set()
+
+    # --- ownership
+
+    async def _own(self) -> None:
+        async for shards in self._ledger.ownership():
+            for shard in [each for each in self.core.desks if each not in shards]:
+                self._drop(shard)
+            for shard in sorted(shards - self.core.desks.keys()):
+                await self._take_over(shard)
+            self.ready.set()
+            self._news.set()
+
+    def _drop(self, shard: ShardId) -> None:
+        self.core.drop(shard)
+        feed = self._feeds.pop(shard, None)
+        if feed is not None:
+            feed.cancel()
+
+    async def _take_over(self, shard: ShardId) -> None:
+        epoch, stored = await self._ledger.open(shard)
+        commits = [commit async for commit in stored]
+        self.core.adopt(shard, epoch, commits, self.clock.now())
+        desk = self.core.desks[shard]
+        log.info(
+            "shard %d: epoch %d, %d jobs, %d open", shard, epoch, len(desk.shard.definitions), len(desk.shard.open)
+        )
+        self._feeds[shard] = asyncio.get_running_loop().create_task(self._feed_of(shard, desk))
+        self._feeds[shard].add_done_callback(self._feed_done)
+
+    def _feed_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            self._done(task)
+
+    async def _feed_of(self, shard: ShardId, desk: Desk) -> None:
+        async for changes in self._feed.changes(shard, desk.shard.applied):
+            for start in range(0, len(changes), bounds.STEP_CHANGES):
+                part = changes[start : start + bounds.STEP_CHANGES]
+                while not self.core.receive_changes(shard, part):
+                    await self._inbox_room()
+                self._news.set()
+
+    async def _inbox_room(self) -> None:
+        self._room.clear()
+        await self._room.wait()
+
+    async def _lost(self, shard: ShardId) -> None:
+        log.warning("shard %d: another owner fenced this one", shard)
+        self._drop(shard)
+        for pause in TAKE_OVER_PAUSE_S:
+            try:
+                await self._take_over(shard)
+                return
+            except OwnershipLost:
+                await asyncio.sleep(pause)
+        raise Unavailable(f"shard {shard} is fought over: another server works on it. Stop one of the two.")
+
+    # --- commits and what follows
+
+    async def _commit(self, commit: Commit) -> None:
+        try:
+            outcome = await self._ledger.commit(commit)
+            if outcome is Outcome.UNKNOWN:
+                self.core.settle(commit, outcome, self.clock.now())
+                outcome = await self._ledger.resolve(commit)
+        except OwnershipLost:
+            await self._lost(commit.shard)
+            self._news.set()
+            return
+        if commit.shard not in self.core.desks:
+            return
+        effects = self.core.settle(commit, outcome, self.clock.now())
+        if effects is not None:
+            self._act(commit, effects)
+        self._room.set()
+        self._news.set()
+
+    def _act(self, commit: Commit, effects: Effects) -> None:
+        self._workers.send(commit.shard, commit.epoch, effects)
+        if effects.taken_over:
+            for member in self.core.fleet.members.values():
+                if member.attached:
+                    self._workers.ask(member.info.ref, commit.shard, commit.epoch)
+        for command, answer in effects.answers:
+            future = self._answers.pop(command, None)
+            if future is not None and not future.done():
+                future.set_result(answer)
+        if self._settled:
+            self._tell_settled(commit.definitions)
+        self._events.committed(commit)
+
+    def _tell_settled(self, definitions: Sequence[Definition]) -> None:
+        for definition in definitions:
+            waiting = self._settled.pop(definition.job, [])
+            left = [each for each in waiting if each[0] > definition.revision]
+            for revision, future in waiting:
+                if revision <= definition.revision and not future.done():
+                    future.set_result(True)
+            if left:
+                self._settled[definition.job] = left
+
+    # --- ports.WorkerInbox
+
+    def attached(self, worker: WorkerInfo) -> dict[ShardId, int]:
+        """A worker's stream began."""
+        asks = self.core.attach(worker)
+        self._news.set()
+        return asks
+
+    def detached(self, worker: WorkerRef) -> None:
+        """Its stream ended."""
+        self.core.detach(worker)
+
+    async def report(self, shard: ShardId, report: Report) -> None:
+        """A worker's report."""
+        while not self.core.receive_report(shard, report, self.clock.now()):
+            await self._inbox_room()
+        self._news.set()
+
+    def started(self, shard: ShardId, worker: WorkerRef, held: Sequence[Held], at: Sequence[Instant]) -> None:
+        """These attempts run now."""
+        self.core.started(shard, held, at)
+
+    def leaving(self, worker: WorkerRef) -> None:
+        """Nothing new is placed at a worker that was asked to leave."""
+        self.core.fleet.leave(worker)
+
+    async def gone(self, worker: WorkerRef) -> None:
+        """This incarnation is known to be dead: what it held is free."""
+        self.core.detach(worker)
+        for shard, desk in list(self.core.desks.items()):
+            await self.report(shard, Report(worker, desk.shard.epoch, 0, timed=False, gone=True))
+
+    def holders(self) -> set[WorkerRef]:
+        """Workers whose lease is their life and that hold something."""
+        return {
+            worker
+            for desk in self.core.desks.values()
+            for worker, keys in desk.shard.placed.items()
+            if keys and desk.shard.open[next(iter(keys))][0].life
+        }
+
+    # --- ports.Live
+
+    def _desk_of(self, job: str) -> Desk | None:
+        for desk in self.core.desks.values():
+            if job in desk.shard.definitions or job in desk.shard.by_job:
+                return desk
+        return None
+
+    async def views(self, jobs: Sequence[str]) -> dict[str, JobView]:
+        """What each job is doing now."""
+        now = self.clock.now()
+        found: dict[str, JobView] = {}
+        for job in jobs:
+            desk = self._desk_of(job)
+            seen = live.view(desk, job, now) if desk is not None else None
+            if seen is not None:
+                found[job] = seen
+        return found
+
+    async def execution(self, key: Key) -> Execution | None:
+        """An open execution."""
+        desk = self._desk_of(key.job)
+        return live.execution(self.core, desk, key) if desk is not None else None
+
+    async def executions(self, query: ExecutionQuery, before: Key | None, limit: int) -> Sequence[Execution]:
+        """Open ones, newest first."""
+        keys = live.newest(self.core.desks.values(), query, before, limit)
+        found = [await self.execution(key) for key in keys]
+        return [each for each in found if each is not None]
+
+    async def count(self, query: ExecutionQuery) -> int:
+        """How many open executions."""
+        return sum(1 for _ in live.matching(self.core.desks.values(), query))
+
+    async def submit(self, command: Command) -> str:
+        """Publishes a command and waits for its commit."""
+        future = self._answers.setdefault(command.id, asyncio.get_running_loop().create_future())
+        try:
+            await self._feed.publish([command])
+            async with asyncio.timeout(bounds.ANSWER_WAIT_S):
+                answer = await asyncio.shield(future)
+        except TimeoutError:
+            raise OutcomeUnknown(
+                f"command {command.id.hex()[:12]} is stored and will be carried out, but was not within "
+                f"{bounds.ANSWER_WAIT_S:g} s: see 'dts status'"
+            ) from None
+        finally:
+            if not future.done():
+                self._answers.pop(command.id, None)
+        if answer.startswith("!"):
+            raise FailedPrecondition(answer[1:])
+        return answer
+
+    def watch(self, job: str) -> AsyncIterator[Execution | Range | int]:
+        """What is committed from now on."""
+        return self._events.watch(job)
+
+    async def settled(self, job: str, revision: int, timeout_s: float) -> bool:
+        """Waits until a revision is applied."""
+        desk = self._desk_of(job)
+        definition = desk.shard.definitions.get(job) if desk is not None else None
+        if definition is None or definition.revision >= revision:
+            return True  # none: it was deleted, and that is applied
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._settled.setdefault(job, []).append((revision, future))
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await future
+        except TimeoutError:
+            return False
+        finally:
+            left = [each for each in self._settled.pop(job, []) if each[1] is not future]
+            if left:
+                self._settled[job] = left
+
+    async def workers(self) -> Sequence[WorkerView]:
+        """The fleet."""
+        return live.worker_views(self.core)
+
+    async def status(self) -> tuple[Sequence[ShardView], str, Sequence[str]]:
+        """Shards, clock, notes."""
+        notes = [note for note in (*self._notes(), self.clock.note) if note]
+        refused = [desk for desk in self.core.desks.values() if desk.refused]
+        notes += [f"shard {desk.shard.shard}: {desk.refused} commits in a row were refused" for desk in refused]
+        return [live.shard_view(desk) for desk in self.core.desks.values()], self.clock.state, notes
