@@ -24,6 +24,7 @@ from dts.schedule import Explanation, explain, format_instant, rules_version
 @click.option("--end", type=options.instant, help="No instant after this one.")
 @click.option("--gap", type=click.Choice(["shift", "skip"]), default=None, help="A wall time that does not exist.")
 @click.option("--fold", type=click.Choice(["first", "second", "both"]), default=None, help="One that occurs twice.")
+@click.option("--server", is_flag=True, help="Ask the server, whose zone rules are those that count.")
 @output_option
 def next_(
     expression: tuple[str, ...],
@@ -34,6 +35,7 @@ def next_(
     end: int | None,
     gap: str | None,
     fold: str | None,
+    server: bool,
     output: str | None,
 ) -> int:
     """When would EXPRESSION fire? A cron expression, '@every 90s' or '@at 2027-01-01T09:00'.
@@ -43,6 +45,12 @@ def next_(
     dts next '30 2 * * *' --tz Europe/Paris --after 2026-03-28T12:00:00Z -n 3
     """
     spec = ScheduleSpec(" ".join(expression), zone, start, end, gap or "", fold or "")
+    if server:
+        from dts.cli.preview import preview  # noqa: PLC0415 - gRPC takes as long to load as all of this to run
+
+        if start is not None or end is not None:
+            raise click.UsageError("--start and --end are not for --server.")
+        return preview(spec, after, count, output)
     since = now_ms() if after is None else after
     try:
         found = explain(spec, since, count)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 import pytest
+
 from dts.cli import options, show
 from dts.cli.options import parse_when
 from dts.cli.show import span

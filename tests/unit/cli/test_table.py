@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
-from dts.cli import table
-from dts.cli.table import clean, cut, print_facts, print_table, width_of
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dts.cli import table
+from dts.cli.table import clean, cut, print_facts, print_table, width_of
 
 
 @given(st.text())

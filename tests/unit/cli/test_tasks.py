@@ -7,6 +7,7 @@ from typing import Unpack
 import click
 import pytest
 from click.testing import CliRunner
+
 from dts.cli import jobspec
 from dts.cli.jobs import JobOptions
 from dts.cli.jobspec import schedule_options, spec_options, status_of
