@@ -1,0 +1,195 @@
+"""The methods of execution.v1.ExecutionService: messages in, messages out (or a stream of them). Both gRPC and HTTP call them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from dts import bounds
+from dts.api import tasks, values, views
+from dts.api.ids import parse_execution_id
+from dts.errors import InvalidArgument
+from dts.gen.execution.v1 import execution_pb2 as execution
+from dts.model import Execution, ExecutionQuery, Instant, Key, Range, Status
+from dts.services.audit import AuditService
+from dts.services.executions import OPEN, ExecutionService, Wanted
+from dts.services.ids import check_job_id, check_request_id
+
+ATTEMPT_MAX = 2**31 - 1
+_FAILURES = frozenset({Status.FAILED, Status.LOST, Status.SKIPPED, Status.CANCELLED})
+_AUDITED_MS = 24 * 3_600_000  # an audit that names no start looks back so far
+
+
+class ExecutionMethods:
+    """Each method raises DtsError for what the caller did or the world is; anything else is a bug."""
+
+    def __init__(self, executions: ExecutionService, audit: AuditService) -> None:
+        self._executions = executions
+        self._audit = audit
+
+    async def GetExecution(self, request: execution.GetExecutionRequest) -> execution.ExecutionResponse:
+        found, earlier = await self._executions.get(parse_execution_id(request.id))
+        return views.execution_message(found, tuple(earlier))
+
+    async def ListExecutions(self, request: execution.ListExecutionsRequest) -> execution.ListExecutionsResponse:
+        limit = values.page_size(request)
+        before = parse_execution_id(request.last_id, "last_id") if request.last_id else None
+        wanted = _wanted(request)
+        page = await self._executions.page(wanted, before, limit)
+        return execution.ListExecutionsResponse(
+            executions=[views.execution_message(each) for each in page.executions],
+            total=page.total,
+            total_is_lower_bound=page.lower_bound,
+            next_page=str(page.next) if page.next is not None else "",
+        )
+
+    async def CancelExecution(self, request: execution.CancelExecutionRequest) -> execution.ExecutionResponse:
+        reason = values.text(request.reason, bounds.NAME_LENGTH, "reason")
+        found, earlier = await self._executions.cancel(parse_execution_id(request.id), reason)
+        return views.execution_message(found, tuple(earlier))
+
+    async def RetryExecution(self, request: execution.RetryExecutionRequest) -> execution.RetryExecutionResponse:
+        key, request_id = parse_execution_id(request.id), check_request_id(request.request_id)
+        arguments = b""
+        if request.HasField("task") and request.task.WhichOneof("kind") is not None:
+            tasks.check(request.task)
+            arguments = tasks.body(request.task, 0)
+        return execution.RetryExecutionResponse(execution_id=await self._executions.retry(key, arguments, request_id))
+
+    async def GetOutput(self, request: execution.GetOutputRequest) -> execution.GetOutputResponse:
+        key, attempt = parse_execution_id(request.id), values.within(request.attempt, 0, ATTEMPT_MAX, "attempt")
+        output = await self._executions.output(key, attempt)
+        return execution.GetOutputResponse(
+            execution_id=str(key),
+            attempt=output.attempt,
+            head=output.head,
+            tail=output.tail,
+            cut_bytes=output.cut,
+            complete=output.complete,
+        )
+
+    async def FollowOutput(
+        self, request: execution.FollowOutputRequest
+    ) -> AsyncIterator[execution.FollowOutputResponse]:
+        key, attempt = parse_execution_id(request.id), values.within(request.attempt, 0, ATTEMPT_MAX, "attempt")
+        async for piece in self._executions.follow(key, attempt):
+            yield execution.FollowOutputResponse(
+                attempt=piece.attempt, data=piece.data, cut_bytes=piece.cut, status=piece.status
+            )
+
+    async def WatchEvents(self, request: execution.WatchEventsRequest) -> AsyncIterator[execution.WatchEventsResponse]:
+        job_id = check_job_id(request.job_id, "job_id") if request.job_id else ""
+        async for event in self._executions.watch(job_id):
+            match event:
+                case Execution():
+                    yield execution.WatchEventsResponse(execution=views.execution_message(event))
+                case Range():
+                    yield execution.WatchEventsResponse(range=views.range_message(event))
+                case _:
+                    yield execution.WatchEventsResponse(missed_events=event)
+
+    async def ListVerdicts(self, request: execution.ListVerdictsRequest) -> execution.ListVerdictsResponse:
+        limit = values.page_size(request)
+        start, until = _span(request)
+        job_id = check_job_id(request.job_id, "job_id") if request.job_id else ""
+        statuses, kinds = _verdict(request.verdict)
+        before = _place(request.page_token) if request.page_token else None
+        query = ExecutionQuery(job_id, statuses, start, until or self._executions.now() + 1)
+        found = await self._executions.verdicts(query, kinds, before, limit)
+        return execution.ListVerdictsResponse(
+            verdicts=[_verdict_message(each) for each in found.found],
+            next_page_token=_token(found.next) if found.next is not None else "",
+        )
+
+    async def Audit(self, request: execution.AuditRequest) -> execution.AuditResponse:
+        job_id = check_job_id(request.job_id, "job_id") if request.job_id else ""
+        now = self._executions.now()
+        until = values.instant(request.to, "to") if request.HasField("to") else now
+        after = max(0, until - _AUDITED_MS)
+        if request.HasField("from"):  # a keyword of Python: only reachable by name
+            after = values.instant(getattr(request, "from"), "from")
+        if after > until:
+            raise InvalidArgument("from", "is after to")
+        found = await self._audit.audit(job_id, after, until)
+        tally = found.tally
+        return execution.AuditResponse(
+            clean=tally.clean,
+            due=tally.due,
+            verdicts=dict(tally.verdicts),
+            findings=[
+                execution.Finding(
+                    kind=each.kind, job_id=each.job, instant=values.timestamp(each.instant), detail=each.detail
+                )
+                for each in tally.findings
+            ],
+            missing=tally.kinds["missing"],
+            doubled=tally.kinds["doubled"],
+            unexplained=tally.kinds["unexplained"],
+            complete_until=values.timestamp(found.complete_until),
+            jobs=tally.jobs,
+            notes=found.notes,
+        )
+
+
+def _span(request: execution.ListExecutionsRequest | execution.ListVerdictsRequest) -> tuple[Instant, Instant]:
+    """From (inclusive) and to (exclusive); 0: not given."""
+    start = values.instant(getattr(request, "from"), "from") if request.HasField("from") else 0
+    until = values.instant(request.to, "to") if request.HasField("to") else 0
+    if until and start > until:
+        raise InvalidArgument("from", "is after to")
+    return start, until
+
+
+def _wanted(request: execution.ListExecutionsRequest) -> Wanted:
+    job_id = check_job_id(request.job_id, "job_id") if request.job_id else ""
+    start, until = _span(request)
+    name = request.status.upper()
+    running = {"RUNNING": True, "PLACED": False}.get(name)
+    if not name:
+        statuses: frozenset[Status] = frozenset()
+    elif name in ("OPEN", "FAILURES"):
+        statuses = OPEN if name == "OPEN" else _FAILURES
+    elif running is not None:
+        statuses = frozenset({Status.PLACED})
+    elif name in Status.__members__:
+        statuses = frozenset({Status[name]})
+    else:
+        valid = ", ".join([*Status.__members__, "RUNNING", "open", "failures"])
+        raise InvalidArgument("status", f"{request.status[:40]!r} is none of {valid}")
+    return Wanted(ExecutionQuery(job_id, statuses, start, until), running)
+
+
+def _verdict(text: str) -> tuple[frozenset[Status], tuple[bool, bool]]:
+    """The statuses wanted, and whether executions and ranges are."""
+    name = text.upper()
+    if not name:
+        return frozenset(), (True, True)
+    if name == "RANGE":
+        return frozenset(), (False, True)
+    ended = [status.name for status in Status if status.terminal]
+    if name not in ended:
+        raise InvalidArgument("verdict", f"{text[:40]!r} is none of {', '.join(ended)}, range")
+    return frozenset({Status[name]}), (True, False)
+
+
+def _verdict_message(found: Execution | Range) -> execution.Verdict:
+    if isinstance(found, Range):
+        return execution.Verdict(range=views.range_message(found))
+    return execution.Verdict(execution=views.execution_message(found))
+
+
+def _token(found: Execution | Range) -> str:
+    """An execution's id, or a range's place: its job and last instant in the form of one, and its revision."""
+    if isinstance(found, Range):
+        return f"{Key(found.job, found.until)}/{found.revision}"
+    return str(found.key)
+
+
+def _place(token: str) -> Execution | Range:
+    """What a token stands for: only its place in the list counts. Raises InvalidArgument."""
+    text, slash, revision = token.partition("/")
+    key = parse_execution_id(text, "page_token")
+    if not slash:
+        return Execution(key, 0, Status.COMPLETED)
+    if not (revision.isascii() and revision.isdigit() and len(revision) < 19):
+        raise InvalidArgument("page_token", f"{token[:120]!r} is none of ours")
+    return Range(key.job, int(revision), key.at, key.at, 0, "")

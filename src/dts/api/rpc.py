@@ -1,0 +1,81 @@
+"""The API over gRPC: one handler for each method, made from its descriptor; health and reflection beside them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import NoReturn
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from dts import bounds
+from dts.api.errors import problem_of
+from dts.api.methods import Method, Service
+
+# For grpc.aio.server(options=...): the bound on requests, and answers as large as a page may be.
+SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", bounds.REQUEST_BYTES),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a silent share
+)
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+UnaryHandler = Callable[[bytes, Context], Awaitable[bytes]]
+StreamHandler = Callable[[bytes, Context], AsyncIterator[bytes]]
+
+
+def add_grpc_services(server: grpc.aio.Server, served: Sequence[Service]) -> health.aio.HealthServicer:
+    """Adds the services, reflection and health; the health servicer is returned so that the process can set its state.
+
+    Requests arrive as bytes and are decoded here, so that a malformed one is INVALID_ARGUMENT and not an internal error.
+    """
+    names = [service.descriptor.full_name for service in served]
+    for service in served:
+        handlers = {method.descriptor.name: _handler(method) for method in service.methods}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.descriptor.full_name, handlers),))
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    return servicer
+
+
+def _handler(method: Method) -> grpc.RpcMethodHandler[bytes, bytes]:
+    if method.streaming is not None:
+        return grpc.unary_stream_rpc_method_handler(_streaming(method))
+    return grpc.unary_unary_rpc_method_handler(_unary(method))
+
+
+def _unary(method: Method) -> UnaryHandler:
+    call, parse, name = method.unary, method.request.FromString, method.name
+    assert call is not None, "a unary method has a unary call"
+
+    async def handle(data: bytes, context: Context) -> bytes:
+        try:
+            answer = await call(parse(data))
+        except Exception as error:  # noqa: BLE001 - each becomes a status
+            return await _abort(context, error, name)
+        return answer.SerializeToString()
+
+    return handle
+
+
+def _streaming(method: Method) -> StreamHandler:
+    call, parse, name = method.streaming, method.request.FromString, method.name
+    assert call is not None, "a streaming method has a streaming call"
+
+    async def handle(data: bytes, context: Context) -> AsyncIterator[bytes]:
+        try:
+            async for answer in call(parse(data)):
+                yield answer.SerializeToString()
+        except Exception as error:  # noqa: BLE001 - each becomes a status
+            await _abort(context, error, name)
+
+    return handle
+
+
+async def _abort(context: Context, error: Exception, name: str) -> NoReturn:
+    found = problem_of(error, name)
+    await context.abort(found.code, found.message)
+    raise AssertionError("abort raises")

@@ -1,0 +1,256 @@
+"""Use cases of jobs: create, change, list and run them. Durable first, then published, then (where it matters) settled.
+
+The API hands in whole revisions, or an `edit` that makes the next one from the current row, so that nothing here knows its messages.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from dts import bounds
+from dts.errors import AlreadyExists, InvalidArgument, NotFound, OutcomeUnknown, RevisionConflict
+from dts.model import (
+    Execution,
+    Instant,
+    JobState,
+    JobView,
+    Key,
+    Revision,
+    Run,
+    StoredJob,
+)
+from dts.ports import History, JobFeed, JobStore, Live
+from dts.services.ids import JobIds, command_id
+
+CREATE_ATTEMPTS = 3  # others may take or free a chosen id between our look and our write
+CHANGE_ATTEMPTS = 10  # others may change the job between our look and our write
+ANSWERS = 10_000  # run requests remembered with their answer
+
+IDLE = JobView()
+
+Edit = Callable[
+    [StoredJob], Revision | None
+]  # the next revision (`since` and number are set here); None: nothing to change
+
+
+class Change(NamedTuple):
+    """One job's edit; `revision` 0: of whatever it is now."""
+
+    job: str
+    edit: Edit
+    revision: int = 0
+
+
+class Seen(NamedTuple):
+    """A job with what it does now and how its last execution ended."""
+
+    job: StoredJob
+    view: JobView
+    last: Execution | None
+
+
+class JobService:
+    """Jobs over a store, a feed to the shards' owners, and what these say of now. Safe for concurrent use in one event loop."""
+
+    def __init__(
+        self, store: JobStore, feed: JobFeed, live: Live, history: History, clock: Callable[[], Instant]
+    ) -> None:
+        self._store = store
+        self._feed = feed
+        self._live = live
+        self._history = history
+        self._ids = JobIds()
+        self._answers: dict[bytes, str] = {}
+        self.now = clock
+
+    def new_ids(self, count: int) -> list[str]:
+        """Fresh ids, ascending in the order of creation."""
+        return self._ids.take(count, self.now())
+
+    # ---- create ----
+
+    async def repeats(self, wanted: Mapping[str, str]) -> frozenset[str]:
+        """Of {id: fingerprint}: those that exist already with this very content. Raises AlreadyExists for other content."""
+        rows = await self._store.get(list(wanted))
+        return frozenset(id for id, fingerprint in wanted.items() if _is_repeat(rows.get(id), id, fingerprint))
+
+    async def create(self, revisions: Sequence[Revision]) -> None:
+        """Creates all or none. With a fingerprint (`request`), a repeat of the same create is left as it is.
+
+        Raises AlreadyExists for an id that is taken by other content.
+        """
+        for attempt in range(CREATE_ATTEMPTS):
+            fresh = await self._unmade(revisions)
+            if not fresh:
+                return
+            try:
+                await self._store.create(fresh)
+            except AlreadyExists:
+                if attempt == CREATE_ATTEMPTS - 1 or not any(each.request for each in fresh):
+                    raise
+                continue
+            await self._feed.publish([each.definition for each in fresh])
+            return
+
+    async def _unmade(self, revisions: Sequence[Revision]) -> Sequence[Revision]:
+        """Those that do not exist yet, renumbered where a deleted job is made anew."""
+        named = {each.definition.job: each for each in revisions if each.request}
+        if not named:
+            return revisions
+        rows = await self._store.get(list(named))
+        fresh = []
+        for each in revisions:
+            job = each.definition.job
+            first = named.get(job, each)
+            if first is not each and first.request != each.request:
+                raise AlreadyExists(f"job {job!r} is in this request twice with different content")
+            row = rows.get(job)
+            if first is not each or _is_repeat(row, job, each.request):
+                continue
+            if row is not None:
+                since = max(row.updated, each.definition.since)
+                definition = each.definition._replace(revision=row.revision + 1, since=since)
+                each = each._replace(definition=definition)  # noqa: PLW2901
+            fresh.append(each)
+        return fresh
+
+    # ---- read ----
+
+    async def get(self, job: str) -> Seen:
+        """Raises NotFound for a job that is not there or deleted."""
+        return (await self.see([await self.stored(job)]))[0]
+
+    async def stored(self, job: str) -> StoredJob:
+        """The current row alone. Raises NotFound."""
+        row = (await self._store.get([job])).get(job)
+        if row is None or row.state is JobState.DELETED:
+            raise NotFound("job", job)
+        return row
+
+    async def see(self, rows: Sequence[StoredJob]) -> list[Seen]:
+        """What the jobs do now and how they ended last, in the order given."""
+        ids = [row.id for row in rows]
+        views = await self._live.views(ids)
+        last = await self._history.last_ended(ids)
+        return [Seen(row, views.get(row.id, IDLE), last.get(row.id)) for row in rows]
+
+    async def page(
+        self, after: str, limit: int, states: frozenset[int], tag: str = "", name: str = ""
+    ) -> Sequence[StoredJob]:
+        """Rows with id > after in id order; `states` empty: all but deleted ones."""
+        return await self._store.list(after, limit, states, tag, name)
+
+    async def count(self) -> int:
+        """Jobs that are not deleted."""
+        return await self._store.count()
+
+    async def revisions(self, job: str, before: int, limit: int) -> Sequence[Revision]:
+        """Newest first, also of a deleted job. Raises NotFound for one that never was."""
+        found = await self._store.revisions(job, before, limit)
+        if not found and not before:
+            raise NotFound("job", job)
+        return found
+
+    # ---- change ----
+
+    async def change(self, changes: Sequence[Change], *, settle: bool = False) -> list[StoredJob]:
+        """Applies all edits or none; the rows that result, in order. `settle`: waits until the owner obeys (ANSWER_WAIT_S at most).
+
+        Raises NotFound, RevisionConflict (a change named an old revision, or others change the job all the time), InvalidArgument
+        for a job that is named twice, and what the edits raise.
+        """
+        jobs = [change.job for change in changes]
+        if len(set(jobs)) < len(jobs):
+            twice = Counter(jobs).most_common(1)[0][0]
+            raise InvalidArgument("", f"job {twice!r} is named twice in one request")
+        for attempt in range(CHANGE_ATTEMPTS):
+            rows, revisions = await self._edited(changes)
+            if not revisions:
+                return rows
+            try:
+                await self._store.change(revisions)
+            except RevisionConflict:
+                if attempt == CHANGE_ATTEMPTS - 1 or any(change.revision for change in changes):
+                    raise
+                continue
+            await self._feed.publish([each.definition for each in revisions])
+            if settle:
+                last = revisions[-1].definition
+                await self._live.settled(last.job, last.revision, bounds.ANSWER_WAIT_S)
+            return rows
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _edited(self, changes: Sequence[Change]) -> tuple[list[StoredJob], list[Revision]]:
+        """The rows after the edits, and the revisions that make them so."""
+        found = await self._store.get([change.job for change in changes])
+        now = self.now()
+        rows, revisions = [], []
+        for change in changes:
+            row = found.get(change.job)
+            if row is None or row.state is JobState.DELETED:
+                raise NotFound("job", change.job)
+            if change.revision and change.revision != row.revision:
+                raise RevisionConflict(change.job, change.revision, row.revision)
+            edited = change.edit(row)
+            if edited is None:
+                rows.append(row)
+                continue
+            definition = edited.definition._replace(revision=row.revision + 1, since=max(now, row.updated))
+            edited = edited._replace(definition=definition, created=row.created, request=row.request)
+            revisions.append(edited)
+            rows.append(row_of(edited))
+        return rows, revisions
+
+    # ---- run ----
+
+    async def run(self, job: str, arguments: bytes = b"", request_id: str = "") -> str:
+        """Runs a job now, beside its schedule: the execution's id. A repeat with the same request id gives the first answer.
+
+        Raises NotFound, FailedPrecondition (a cancelled job).
+        """
+        row = await self.stored(job)
+        command = command_id(request_id, job)
+        if command in self._answers:
+            return self._answers[command]
+        now = self.now()
+        run = Run(command, job, now, now + bounds.COMMAND_EXPIRY_MS, row.revision, arguments)
+        try:
+            answer = await self._live.submit(run)
+        except OutcomeUnknown:  # it is durable and its id is known: the owner will come to it
+            answer = str(Key(job, now, command.hex()[:12]))
+        if request_id:
+            remember(self._answers, command, answer)
+        return answer
+
+
+def remember(answers: dict[bytes, str], command: bytes, answer: str) -> None:
+    """Keeps an answer for repeats of its request; past ANSWERS the oldest is forgotten."""
+    answers[command] = answer
+    if len(answers) > ANSWERS:
+        del answers[next(iter(answers))]
+
+
+def _is_repeat(row: StoredJob | None, id: str, fingerprint: str) -> bool:
+    """Whether a create was done before. Raises AlreadyExists when the id is taken by other content."""
+    if row is None or row.state is JobState.DELETED:
+        return False
+    if not fingerprint or row.request != fingerprint:
+        raise AlreadyExists(f"job {id!r} exists with other content: update it, or choose another id")
+    return True
+
+
+def row_of(revision: Revision) -> StoredJob:
+    """The current row that a revision makes."""
+    definition = revision.definition
+    return StoredJob(
+        definition.job,
+        definition.revision,
+        revision.created,
+        definition.since,
+        definition.state,
+        definition.until,
+        revision.document,
+        revision.request,
+    )
