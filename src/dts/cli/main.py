@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import NamedTuple, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from dts.cli import exits
 from dts.errors import DtsError
@@ -57,6 +58,12 @@ class Root(click.Group):
         command = getattr(import_module(f"dts.cli.{found.module}"), found.attribute)
         assert isinstance(command, click.Command), "the table names a click command"
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names and help of the table: completion imports no command."""
+        items = [CompletionItem(name, help=command.help) for name, command in COMMANDS.items()]
+        found = [item for item in items if item.value.startswith(incomplete)]
+        return found or super(click.Group, self).shell_complete(ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
