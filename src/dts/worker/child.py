@@ -1,0 +1,236 @@
+"""A child of the pool: takes chunks of python calls, runs them one after the other, writes results to shared memory.
+
+Frames from the worker: [specs, items] with specs [function, encoded arguments] and items [spec, job, instant, nonce, attempt,
+fencing]; ["go"] when a full result area was read. To the worker: ["r"] there are results, ["f"] the area is full, ["o", index,
+bytes] output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import fcntl
+import importlib
+import inspect
+import io
+import os
+import signal
+import socket
+import struct
+import sys
+import termios
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from types import FrameType
+from typing import Any
+
+from dts.bounds import ERROR_BYTES, RESULT_BYTES
+from dts.worker.context import CURRENT, Context, execution_id
+from dts.worker.frames import Frames, decode, encode, pack
+from dts.worker.shared import COMPLETED, FAILED, SKIP, SKIPPED, STOP, STOPPED, Shared
+
+NOTIFY_NS = 1_000_000  # results are told at most so often, and at the end of a chunk
+LINE_BYTES = 4_096  # output is sent at a line's end or when there is so much of it
+DRAIN_S = 0.2  # how long the next call waits until what bypassed sys.stdout is read
+READ_BYTES = 256 * 1024
+
+Function = Callable[..., Any]
+
+
+class Stopped(BaseException):
+    """Raised in user code that was told to stop, so that it may clean up; the process ends after it."""
+
+
+class Capture(io.TextIOBase):
+    """sys.stdout and sys.stderr of user code: goes to the worker by lines, with the index of the running attempt."""
+
+    def __init__(self, send: Callable[[bytes], None]) -> None:
+        super().__init__()
+        self._send = send
+        self._text: list[str] = []
+        self._size = 0
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return "utf-8"
+
+    @property
+    def buffer(self) -> io.FileIO:
+        """For who writes bytes: past us, straight to the descriptor."""
+        return io.FileIO(1, "w", closefd=False)
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 1
+
+    def write(self, text: str, /) -> int:
+        self._text.append(text)
+        self._size += len(text)
+        if "\n" in text or self._size > LINE_BYTES:
+            self.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        if self._text:
+            text, self._text, self._size = "".join(self._text), [], 0
+            self._send(text.encode("utf-8", "backslashreplace"))
+
+
+@lru_cache(maxsize=10_000)
+def resolve(name: str) -> tuple[Function, bool]:
+    """`module:function` (dots allowed after the colon) and whether it is async. Raises ImportError, AttributeError, ValueError."""
+    module, colon, path = name.partition(":")
+    if not colon or not module or not path:
+        raise ValueError(f"{name!r} is not of the form module:function")
+    found: Any = importlib.import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part)
+    if not callable(found):
+        raise TypeError(f"{name!r} is not callable")
+    return found, inspect.iscoroutinefunction(found)
+
+
+def cut(text: str, size: int) -> str:
+    """At most `size` bytes of UTF-8; what cannot be encoded is escaped."""
+    encoded = text.encode("utf-8", "backslashreplace")
+    if len(encoded) <= size:
+        return encoded.decode()
+    return encoded[: size - 3].decode("utf-8", "ignore") + "..."
+
+
+class Child:
+    """The loop of one child."""
+
+    def __init__(self, channel: socket.socket, memory: int) -> None:
+        self._channel = channel
+        self._frames = Frames()
+        self._shared = Shared(memory)
+        os.close(memory)
+        self._capture = Capture(self._send_output)
+        self._runner: asyncio.Runner | None = None
+        self._index = 0
+        self._in_user_code = False
+        self._told = 0
+
+    def run(self) -> None:
+        """Until the worker closes the socket."""
+        signal.signal(signal.SIGTERM, self._on_term)
+        sys.stdout = sys.stderr = self._capture
+        while frame := self._receive():
+            specs, items = frame
+            if not self._run_chunk(specs, items):
+                return
+
+    def _receive(self) -> list[Any] | None:
+        """The next frame: the worker sends one at a time."""
+        while data := self._channel.recv(READ_BYTES):
+            for frame in self._frames.feed(data):
+                return frame
+        return None
+
+    def _on_term(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if self._in_user_code and self._shared.control(self._index) == STOP:
+            self._in_user_code = False
+            raise Stopped
+
+    def _run_chunk(self, specs: Sequence[tuple[str, bytes]], items: Sequence[Any]) -> bool:
+        """False: told to stop, nothing more may run in this process."""
+        shared, clock = self._shared, time.time_ns
+        shared.offset = 0
+        environ = os.environ
+        for index, (spec, job, at, nonce, attempt, fencing) in enumerate(items):
+            self._index = index
+            context = Context(job, execution_id(job, at, nonce), attempt, at, fencing)
+            environ.update(context.variables())
+            CURRENT.set(context)
+            started = clock()
+            if shared.begin(index, started) == SKIP:
+                self._finish((index, 0, 0, SKIPPED, "", ""))
+                continue
+            status, error, result = self._call(*specs[spec])
+            self._settle_output()
+            ended = clock()
+            self._finish((index, started // 1_000_000, ended // 1_000_000, status, error, result))
+            if shared.control(index) == STOP:
+                self._channel.sendall(pack(["r"]))
+                return False
+            if ended - self._told > NOTIFY_NS:
+                self._told = ended
+                self._channel.sendall(pack(["r"]))
+        self._told = clock()
+        self._channel.sendall(pack(["r"]))
+        return True
+
+    def _call(self, name: str, arguments: bytes) -> tuple[int, str, str]:
+        self._in_user_code = True
+        try:
+            function, is_async = resolve(name)
+            args, kwargs = decode(arguments) if arguments else ((), {})
+            value = function(*args, **kwargs)
+            if is_async or inspect.isawaitable(value):
+                value = self._run_async(value)
+            result = "" if value is None else cut(repr(value), RESULT_BYTES)
+            self._in_user_code = False
+        except Stopped:
+            return STOPPED, "", ""
+        except SystemExit as leaving:
+            self._in_user_code = False
+            if leaving.code in (None, 0):
+                return COMPLETED, "", ""
+            return FAILED, cut(f"exit code {leaving.code}", ERROR_BYTES), ""
+        except BaseException as problem:  # noqa: BLE001  # whatever user code raises is its attempt's failure
+            self._in_user_code = False
+            return FAILED, self._explain(problem), ""
+        return COMPLETED, "", result
+
+    def _run_async(self, value: Any) -> Any:
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        context = contextvars.copy_context()
+        if inspect.iscoroutine(value):
+            return self._runner.run(value, context=context)
+
+        async def wait() -> Any:
+            return await value
+
+        return self._runner.run(wait(), context=context)
+
+    def _explain(self, problem: BaseException) -> str:
+        """The traceback, without our own frames, goes to the output; its last line is the error."""
+        trace = problem.__traceback__
+        while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+            trace = trace.tb_next
+        try:
+            lines = traceback.format_exception(type(problem), problem, trace)
+            self._capture.write("".join(lines))
+            return cut(traceback.format_exception_only(problem)[-1].strip(), ERROR_BYTES)
+        except Exception:  # noqa: BLE001  # an exception whose own __str__ raises
+            return cut(type(problem).__name__, ERROR_BYTES)
+
+    def _send_output(self, data: bytes) -> None:
+        self._channel.sendall(pack(["o", self._index, data]))
+
+    def _settle_output(self) -> None:
+        """Sends what is left of the output; waits until what went to the descriptor is read, so that it is ours."""
+        self._capture.flush()
+        end = 0.0
+        while struct.unpack("i", fcntl.ioctl(1, termios.FIONREAD, b"\0\0\0\0"))[0]:
+            now = time.monotonic()
+            end = end or now + DRAIN_S
+            if now > end:
+                return
+            time.sleep(0.000_5)
+
+    def _finish(self, result: tuple[int, int, int, int, str, str]) -> None:
+        encoded = encode(result)
+        if not self._shared.fits(len(encoded)):
+            self._channel.sendall(pack(["f"]))
+            if self._receive() is None:
+                os._exit(0)
+            self._shared.offset = 0
+        self._shared.finish(encoded)

@@ -1,0 +1,102 @@
+"""The worker's side of the guard: starts it, speaks with it, hears when it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from dts.worker.channel import Channel
+
+
+class Tasks(Protocol):
+    """Who started something through the guard: hears how it goes, by the id that it gave."""
+
+    def began(self, id: int, started_ns: int) -> None: ...
+
+    def ended(self, id: int, status: int, started_ns: int, ended_ns: int, why: str) -> None:
+        """`status` is waitpid's; `why`: timeout, stop, lease, or '' when it ended by itself."""
+        ...
+
+    def failed(self, id: int, problem: str) -> None:
+        """It could not be started."""
+        ...
+
+    def settle(self) -> None:
+        """No more news for now."""
+        ...
+
+
+class GuardProcess:
+    """Started before the loop and before gRPC, so that nothing is inherited; it holds the lock's descriptor too."""
+
+    def __init__(self, lock: int | None) -> None:
+        ours, theirs = socket.socketpair()
+        fds = [theirs.fileno()] if lock is None else [theirs.fileno(), lock]
+        command = [sys.executable, "-m", "dts.worker.guard", *map(str, fds)]
+        self.process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL, start_new_session=True)
+        theirs.close()
+        self.socket = ours
+
+
+class Guard:
+    """The guard while it lives; `on_gone` is called once when it does not any more."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, process: GuardProcess, tasks: Tasks, on_gone: Callable[[], None]
+    ) -> None:
+        self._process = process
+        self._tasks = tasks
+        self._channel = Channel(loop, process.socket, self._on_frame, tasks.settle, on_gone)
+
+    def spawn(
+        self,
+        id: int,
+        shard: int,
+        argv: Sequence[str],
+        env: dict[str, str],
+        directory: str,
+        timeout_ms: int,
+        grace_ms: int,
+        output: int,
+    ) -> None:
+        """Starts a task with `env` on top of the guard's own environment; takes the descriptor for its output."""
+        self._channel.send(["spawn", id, shard, argv, env, directory, timeout_ms, grace_ms], [output])
+
+    def zygote(self, channel: int) -> None:
+        """Starts the pool's zygote; takes the descriptor of its socket."""
+        self._channel.send(["zygote", [sys.executable, "-m", "dts.worker.zygote"]], [channel])
+
+    def stop(self, id: int, within_ms: int | None) -> None:
+        """TERM, then KILL after so long (None: its own grace time)."""
+        self._channel.send(["stop", id, within_ms])
+
+    def kill(self, pid: int, mark: bytes, within_ms: int) -> None:
+        """The same for a child of the pool with all that came of it."""
+        self._channel.send(["kill", pid, mark, within_ms])
+
+    def pool(self, pid: int, shards: Sequence[int]) -> None:
+        """What a child of the pool runs now: it is killed when a lease of these shards is over."""
+        self._channel.send(["pool", pid, shards])
+
+    def lease(self, deadlines: dict[int, int]) -> None:
+        """Until when what runs for each shard may run (CLOCK_BOOTTIME, ms)."""
+        self._channel.send(["lease", deadlines])
+
+    def close(self) -> int:
+        """Lets it end everything; waits until it is gone. Its exit status."""
+        self._channel.close()
+        return self._process.process.wait()
+
+    def _on_frame(self, frame: list[Any]) -> None:
+        for news in frame:
+            match news:
+                case ["began", id, _, started]:
+                    self._tasks.began(id, started)
+                case ["ended", id, status, started, ended, why]:
+                    self._tasks.ended(id, status, started, ended, why)
+                case ["failed", id, _, problem]:
+                    self._tasks.failed(id, problem)
