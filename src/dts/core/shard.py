@@ -185,7 +185,8 @@ class Shard:
         cancelled: list[Block] = []
         released: dict[tuple[WorkerRef, int], tuple[WorkerRef, Demand, int]] = {}
         for block in blocks:
-            self._leave(block.keys, released)
+            told = block.status is Status.PLACED and block.fencing != seq  # to end: it keeps its place until it has
+            self._leave(block.keys, {} if told else released)
             if block.status.terminal:
                 self._close(block)
                 continue
