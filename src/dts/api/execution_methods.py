@@ -27,10 +27,12 @@ class ExecutionMethods:
         self._audit = audit
 
     async def GetExecution(self, request: execution.GetExecutionRequest) -> execution.ExecutionResponse:
+        """One execution."""
         found, earlier = await self._executions.get(parse_execution_id(request.id))
         return views.execution_message(found, tuple(earlier))
 
     async def ListExecutions(self, request: execution.ListExecutionsRequest) -> execution.ListExecutionsResponse:
+        """Executions, newest first."""
         limit = values.page_size(request)
         before = parse_execution_id(request.last_id, "last_id") if request.last_id else None
         wanted = _wanted(request)
@@ -43,11 +45,13 @@ class ExecutionMethods:
         )
 
     async def CancelExecution(self, request: execution.CancelExecutionRequest) -> execution.ExecutionResponse:
+        """Ends an open execution as CANCELLED."""
         reason = values.text(request.reason, bounds.NAME_LENGTH, "reason")
         found, earlier = await self._executions.cancel(parse_execution_id(request.id), reason)
         return views.execution_message(found, tuple(earlier))
 
     async def RetryExecution(self, request: execution.RetryExecutionRequest) -> execution.RetryExecutionResponse:
+        """A new execution of an ended one's job; the old verdict stays."""
         key, request_id = parse_execution_id(request.id), check_request_id(request.request_id)
         arguments = b""
         if request.HasField("task") and request.task.WhichOneof("kind") is not None:
@@ -56,6 +60,7 @@ class ExecutionMethods:
         return execution.RetryExecutionResponse(execution_id=await self._executions.retry(key, arguments, request_id))
 
     async def GetOutput(self, request: execution.GetOutputRequest) -> execution.GetOutputResponse:
+        """What an attempt wrote: head and tail, and how much between them was cut."""
         key, attempt = parse_execution_id(request.id), values.within(request.attempt, 0, ATTEMPT_MAX, "attempt")
         output = await self._executions.output(key, attempt)
         return execution.GetOutputResponse(
@@ -70,6 +75,7 @@ class ExecutionMethods:
     async def FollowOutput(
         self, request: execution.FollowOutputRequest
     ) -> AsyncIterator[execution.FollowOutputResponse]:
+        """The output as it is written, until the execution ends."""
         key, attempt = parse_execution_id(request.id), values.within(request.attempt, 0, ATTEMPT_MAX, "attempt")
         async for piece in self._executions.follow(key, attempt):
             yield execution.FollowOutputResponse(
@@ -77,6 +83,7 @@ class ExecutionMethods:
             )
 
     async def WatchEvents(self, request: execution.WatchEventsRequest) -> AsyncIterator[execution.WatchEventsResponse]:
+        """Transitions as they are committed, from now on."""
         job_id = check_job_id(request.job_id, "job_id") if request.job_id else ""
         async for event in self._executions.watch(job_id):
             match event:
@@ -88,6 +95,7 @@ class ExecutionMethods:
                     yield execution.WatchEventsResponse(missed_events=event)
 
     async def ListVerdicts(self, request: execution.ListVerdictsRequest) -> execution.ListVerdictsResponse:
+        """Verdicts of due instants in order of time: executions, and ranges of instants that did not run."""
         limit = values.page_size(request)
         start, until = _span(request)
         job_id = check_job_id(request.job_id, "job_id") if request.job_id else ""
@@ -101,6 +109,7 @@ class ExecutionMethods:
         )
 
     async def Audit(self, request: execution.AuditRequest) -> execution.AuditResponse:
+        """Recomputes what was due and compares it with the verdicts."""
         job_id = check_job_id(request.job_id, "job_id") if request.job_id else ""
         now = self._executions.now()
         until = values.instant(request.to, "to") if request.HasField("to") else now

@@ -28,23 +28,28 @@ class JobMethods:
     # ---- one job ----
 
     async def CreateJob(self, request: job.CreateJobRequest) -> job.CreateJobResponse:
+        """Creates a job. The same id or request_id with the same content gives the first answer again."""
         (id,) = await self._create([request])
         return job.CreateJobResponse(job_id=id)
 
     async def GetJob(self, request: job.GetJobRequest) -> job.JobResponse:
+        """One job as it is now, with its next and last run."""
         return await self._job(check_job_id(request.id))
 
     async def UpdateJob(self, request: job.UpdateJobRequest) -> job.JobResponse:
+        """Changes a job. Empty fields are left as they are, unless the field mask names them."""
         change = self._update(request)
         settle = request.status != job.UNSPECIFIED
         return await self._shown(await self._jobs.change([change], settle=settle))
 
     async def DeleteJob(self, request: job.DeleteJobRequest) -> job.DeleteJobResponse:
+        """Deletes a job and ends what it has open. Its history stays."""
         change = Change(check_job_id(request.id), edits.end("delete", JobState.DELETED))
         await self._jobs.change([change], settle=True)
         return job.DeleteJobResponse(success=True)
 
     async def CancelJob(self, request: job.CancelJobRequest) -> job.CancelJobResponse:
+        """Cancels a job: its schedule ends, its open executions end as CANCELLED. Only a resume makes it run again."""
         id = check_job_id(request.id)
         before = await self._jobs.stored(id)
         await self._jobs.change([Change(id, edits.end("cancel", JobState.CANCELLED))], settle=True)
@@ -52,17 +57,20 @@ class JobMethods:
         return job.CancelJobResponse(success=True, message=f"job {id} {done}")
 
     async def PauseJob(self, request: job.PauseJobRequest) -> job.JobResponse:
+        """Stops a job's schedule for a while. Instants of the pause become one range in the record."""
         id, revision = check_job_id(request.id), values.within(request.revision, 0, 2**63 - 1, "revision")
         change = Change(id, self._pause(request), revision)
         return await self._shown(await self._jobs.change([change], settle=True))
 
     async def ResumeJob(self, request: job.ResumeJobRequest) -> job.JobResponse:
+        """Ends a pause or a cancellation."""
         id, revision = check_job_id(request.id), values.within(request.revision, 0, 2**63 - 1, "revision")
         return await self._shown(
             await self._jobs.change([Change(id, edits.resume(self._jobs.now()), revision)], settle=True)
         )
 
     async def RunJob(self, request: job.RunJobRequest) -> job.RunJobResponse:
+        """Runs a job now, beside its schedule."""
         id, request_id = check_job_id(request.id), check_request_id(request.request_id)
         arguments = b""
         if request.HasField("task") and request.task.WhichOneof("kind") is not None:
@@ -72,12 +80,14 @@ class JobMethods:
         return job.RunJobResponse(execution_id=await self._jobs.run(id, arguments, request_id))
 
     async def ListRevisions(self, request: job.ListRevisionsRequest) -> job.ListRevisionsResponse:
+        """All revisions of a job, newest first."""
         id, limit = check_job_id(request.id), values.page_size(request)
         before = values.within(request.before_revision, 0, 2**63 - 1, "before_revision")
         found = await self._jobs.revisions(id, before, limit)
         return job.ListRevisionsResponse(revisions=[views.revision_message(each) for each in found])
 
     async def PreviewSchedule(self, request: job.PreviewScheduleRequest) -> job.PreviewScheduleResponse:
+        """The next instants of a schedule that need not be stored, and what it means in words."""
         count = values.within(request.count, 0, bounds.PREVIEW_INSTANTS, "count") or PREVIEWED
         after = values.instant(request.after, "after") if request.HasField("after") else self._jobs.now()
         text = values.text(request.expression, bounds.SCHEDULE_LENGTH, "expression").strip()
@@ -88,6 +98,7 @@ class JobMethods:
     # ---- lists ----
 
     async def ListJobs(self, request: job.ListJobsRequest) -> job.ListJobsResponse:
+        """Jobs by id, a page at a time."""
         limit = values.page_size(request)
         after = check_job_id(request.last_id, "last_id") if request.last_id else ""
         chosen = _Filter(request)
@@ -108,10 +119,12 @@ class JobMethods:
     # ---- many jobs ----
 
     async def BatchCreateJobs(self, request: job.BatchCreateJobsRequest) -> job.BatchCreateJobsResponse:
+        """Creates up to 10 000 jobs, all or none."""
         _bounded(len(request.jobs), "jobs")
         return job.BatchCreateJobsResponse(job_ids=await self._create(request.jobs))
 
     async def BatchUpdateJobs(self, request: job.BatchUpdateJobsRequest) -> job.BatchUpdateJobsResponse:
+        """Updates up to 10 000 jobs, all or none."""
         _bounded(len(request.jobs), "jobs")
         changes, index = [], 0
         try:
@@ -122,16 +135,19 @@ class JobMethods:
         return job.BatchUpdateJobsResponse(revisions=_numbers(await self._jobs.change(changes, settle=True)))
 
     async def BatchPauseJobs(self, request: job.BatchPauseJobsRequest) -> job.BatchPauseJobsResponse:
+        """Pauses up to 10 000 jobs, all or none."""
         edit = self._pause(request)
         rows = await self._jobs.change([Change(id, edit) for id in _ids(request.ids)], settle=True)
         return job.BatchPauseJobsResponse(revisions=_numbers(rows))
 
     async def BatchResumeJobs(self, request: job.BatchResumeJobsRequest) -> job.BatchResumeJobsResponse:
+        """Resumes up to 10 000 jobs, all or none."""
         edit = edits.resume(self._jobs.now())
         rows = await self._jobs.change([Change(id, edit) for id in _ids(request.ids)], settle=True)
         return job.BatchResumeJobsResponse(revisions=_numbers(rows))
 
     async def BatchDeleteJobs(self, request: job.BatchDeleteJobsRequest) -> job.BatchDeleteJobsResponse:
+        """Deletes up to 10 000 jobs, all or none."""
         edit = edits.end("delete", JobState.DELETED)
         rows = await self._jobs.change([Change(id, edit) for id in _ids(request.ids)], settle=True)
         return job.BatchDeleteJobsResponse(deleted=len(rows))

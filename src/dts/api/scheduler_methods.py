@@ -38,6 +38,7 @@ class SchedulerMethods:
         self._scheduler = scheduler
 
     async def ScheduleJob(self, request: scheduler.ScheduleJobRequest) -> scheduler.ScheduleJobResponse:
+        """Stores the job under its id with these resources and, unless it has a cron expression, runs it now."""
         asked = request.job
         id = check_job_id(asked.id, "job.id") if asked.id else self._jobs.new_ids(1)[0]
         try:
@@ -60,11 +61,13 @@ class SchedulerMethods:
             await self._jobs.create([documents.created(create, id, now, mark)])
 
     async def CancelJob(self, request: scheduler.CancelJobRequest) -> scheduler.CancelJobResponse:
+        """The same as the Job Service's CancelJob."""
         id = check_job_id(request.job_id, "job_id")
         await self._jobs.change([Change(id, edits.end("cancel", JobState.CANCELLED))], settle=True)
         return scheduler.CancelJobResponse(success=True)
 
     async def GetScheduledJob(self, request: scheduler.GetScheduledJobRequest) -> scheduler.GetScheduledJobResponse:
+        """When a job runs next."""
         row = await self._jobs.stored(check_job_id(request.job_id, "job_id"))
         shown, _ = _scheduled(row, self._jobs.now())
         return shown
@@ -72,6 +75,7 @@ class SchedulerMethods:
     async def ListScheduledJobs(
         self, request: scheduler.ListScheduledJobsRequest
     ) -> scheduler.ListScheduledJobsResponse:
+        """Jobs that have a next instant, by id."""
         limit = values.page_size(request, bounds.PAGE_SIZE_SCHEDULED)
         after = check_job_id(request.page_token, "page_token") if request.page_token else ""
         states = frozenset({int(JobState.ACTIVE), int(JobState.PAUSED)})
@@ -90,11 +94,13 @@ class SchedulerMethods:
         )
 
     async def ListWorkers(self, request: scheduler.ListWorkersRequest) -> scheduler.ListWorkersResponse:
+        """The attached workers and what is taken of each."""
         del request  # it has no fields
         workers = await self._scheduler.workers()
         return scheduler.ListWorkersResponse(workers=[views.worker_message(each) for each in workers])
 
     async def GetStatus(self, request: scheduler.GetStatusRequest) -> scheduler.GetStatusResponse:
+        """How the scheduler itself is: shards, watermark, queues, clock."""
         del request  # it has no fields
         shards, clock, notes = await self._scheduler.status()
         return scheduler.GetStatusResponse(

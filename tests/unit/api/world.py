@@ -27,7 +27,7 @@ from dts.core.instance import Instance
 from dts.gen.execution.v1.execution_pb2_grpc import ExecutionServiceStub
 from dts.gen.job.v1.job_pb2_grpc import JobServiceStub
 from dts.gen.scheduler.v1.scheduler_pb2_grpc import SchedulerServiceStub
-from dts.model import Block, Demand, End, Held, Report, Status, WorkerInfo, WorkerRef
+from dts.model import NO_END, Block, Demand, End, Held, Report, Status, WorkerInfo, WorkerRef
 from dts.schedule import rules_version
 from dts.services.audit import AuditService
 from dts.services.clock import Clock
@@ -44,7 +44,7 @@ class Hand:
     scheduler: Scheduler
     hub: WorkerHub
     store: MemoryStore
-    end: End = End(code=0)
+    end: End = NO_END
     status: Status = Status.COMPLETED
     holding: bool = False
     held: dict[Held, int] = field(default_factory=dict)
@@ -178,5 +178,3 @@ async def world() -> AsyncIterator[World]:
         await asyncio.wait_for(pump, 5)
         await asyncio.gather(work, return_exceptions=True)
         await store.close()
-
-

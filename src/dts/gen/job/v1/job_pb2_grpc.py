@@ -157,7 +157,7 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """Cancels a job for good: its schedule ends, its open executions end as CANCELLED.
+        """Cancels a job: its schedule ends, its open executions end as CANCELLED. Only a resume makes it run again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -171,7 +171,7 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeJob(self, request, context):
-        """Ends a pause.
+        """Ends a pause or a cancellation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,11 +44,11 @@ class JobServiceStub:
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.DeleteJobRequest, _job_pb2.DeleteJobResponse]
     """Deletes a job and ends what it has open. Its history stays."""
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.CancelJobRequest, _job_pb2.CancelJobResponse]
-    """Cancels a job for good: its schedule ends, its open executions end as CANCELLED."""
+    """Cancels a job: its schedule ends, its open executions end as CANCELLED. Only a resume makes it run again."""
     PauseJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.PauseJobRequest, _job_pb2.JobResponse]
     """Stops a job's schedule for a while. Instants of the pause become one range in the record."""
     ResumeJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.ResumeJobRequest, _job_pb2.JobResponse]
-    """Ends a pause."""
+    """Ends a pause or a cancellation."""
     RunJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.RunJobRequest, _job_pb2.RunJobResponse]
     """Runs a job now, beside its schedule."""
     ListRevisions: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListRevisionsRequest, _job_pb2.ListRevisionsResponse]
@@ -82,11 +82,11 @@ class JobServiceAsyncStub(JobServiceStub):
     DeleteJob: _aio.UnaryUnaryMultiCallable[_job_pb2.DeleteJobRequest, _job_pb2.DeleteJobResponse]  # type: ignore[assignment]
     """Deletes a job and ends what it has open. Its history stays."""
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_pb2.CancelJobRequest, _job_pb2.CancelJobResponse]  # type: ignore[assignment]
-    """Cancels a job for good: its schedule ends, its open executions end as CANCELLED."""
+    """Cancels a job: its schedule ends, its open executions end as CANCELLED. Only a resume makes it run again."""
     PauseJob: _aio.UnaryUnaryMultiCallable[_job_pb2.PauseJobRequest, _job_pb2.JobResponse]  # type: ignore[assignment]
     """Stops a job's schedule for a while. Instants of the pause become one range in the record."""
     ResumeJob: _aio.UnaryUnaryMultiCallable[_job_pb2.ResumeJobRequest, _job_pb2.JobResponse]  # type: ignore[assignment]
-    """Ends a pause."""
+    """Ends a pause or a cancellation."""
     RunJob: _aio.UnaryUnaryMultiCallable[_job_pb2.RunJobRequest, _job_pb2.RunJobResponse]  # type: ignore[assignment]
     """Runs a job now, beside its schedule."""
     ListRevisions: _aio.UnaryUnaryMultiCallable[_job_pb2.ListRevisionsRequest, _job_pb2.ListRevisionsResponse]  # type: ignore[assignment]
@@ -153,7 +153,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_pb2.CancelJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.CancelJobResponse, _abc.Awaitable[_job_pb2.CancelJobResponse]]:
-        """Cancels a job for good: its schedule ends, its open executions end as CANCELLED."""
+        """Cancels a job: its schedule ends, its open executions end as CANCELLED. Only a resume makes it run again."""
 
     @_abc_1.abstractmethod
     def PauseJob(
@@ -169,7 +169,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_pb2.ResumeJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.JobResponse, _abc.Awaitable[_job_pb2.JobResponse]]:
-        """Ends a pause."""
+        """Ends a pause or a cancellation."""
 
     @_abc_1.abstractmethod
     def RunJob(
