@@ -172,8 +172,7 @@ class Writer:
             self._conn.execute("RELEASE op")
 
     def _failed_commit(self, ops: Sequence[AnyOp], error: Exception) -> None:
-        proven = self._conn.in_transaction and code(error) in PROVABLY_REFUSED
-        if self._rollback() and proven:
+        if self._rollback() and code(error) in PROVABLY_REFUSED:
             self._refuse(ops, error)
             return
         self._unknown = ops
