@@ -9,7 +9,7 @@ from typing import Unpack
 import click
 
 from dts.cli import exits, options
-from dts.cli.executions import await_end, follow
+from dts.cli.executions import await_end, await_started, follow
 from dts.cli.ids import many_ids, one_id, the_id, the_ids
 from dts.cli.jobview import print_jobs
 from dts.cli.options import output_option
@@ -114,14 +114,15 @@ def run(
     id = the_id(id_argument, id_option)
     with client() as dts:
         execution_id = dts.run_job(id, task_of(given), request_id)
-        if not (wait or following):
+        if following:
+            click.echo(f"Execution started with ID: {execution_id}", err=True)
+            follow(dts, execution_id, 0)
+            return await_end(dts, execution_id, output, err=True)
+        if not wait:
             if not print_message(job.RunJobResponse(execution_id=execution_id), output):
                 click.echo(f"Execution started with ID: {execution_id}")
             return exits.OK
-        click.echo(f"Execution started with ID: {execution_id}", err=True)
-        if following:
-            follow(dts, execution_id, 0)
-        return await_end(dts, execution_id, output)
+        return await_started(dts, execution_id, output)
 
 
 COMMANDS = (cancel, pause, resume, run)

@@ -48,4 +48,4 @@ def _line(event: execution.WatchEventsResponse) -> str:
 def range_words(found: execution.Range) -> str:
     """One verdict over many instants, on one line."""
     span = f"{format_instant(instant_of(found.after))} .. {format_instant(instant_of(found.until))}"
-    return f"{found.job_id}  {found.count} instants in {span}: {clean(found.reason)}"
+    return f"{found.job_id}  {found.count} instant{'' if found.count == 1 else 's'} in {span}: {clean(found.reason)}"

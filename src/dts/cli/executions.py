@@ -12,8 +12,9 @@ from dts.cli import exits, options
 from dts.cli.execview import TERMINAL, print_execution, print_executions, why
 from dts.cli.ids import one_id, the_id
 from dts.cli.options import output_option, watch_option
-from dts.cli.session import client, print_message, timestamp
+from dts.cli.session import client, print_message, timestamp, wants_table
 from dts.cli.show import redraw
+from dts.cli.table import clean
 from dts.cli.tasks import TaskOptions, task_of, task_options
 from dts.client import ApiError, DtsClient
 from dts.gen.execution.v1 import execution_pb2 as execution
@@ -143,8 +144,7 @@ def retry(
     with client() as dts:
         new = dts.retry_execution(the_id(id_argument, id_option), task_of(given), request_id)
         if wait:
-            click.echo(f"Execution started with ID: {new}", err=True)
-            return await_end(dts, new, output)
+            return await_started(dts, new, output)
     if not print_message(execution.RetryExecutionResponse(execution_id=new), output):
         click.echo(f"Execution started with ID: {new}")
     return exits.OK
@@ -214,8 +214,14 @@ def follow(dts: DtsClient, id: str, attempt: int) -> str:
     return status
 
 
-def await_end(dts: DtsClient, id: str, output: str | None) -> int:
-    """Wait until an execution has ended and show it. 0 if it completed, else 1."""
+def await_started(dts: DtsClient, id: str, output: str | None) -> int:
+    """Say which execution it is, then wait for its end."""
+    click.echo(f"Execution started with ID: {id}", err=not wants_table(output))
+    return await_end(dts, id, output)
+
+
+def await_end(dts: DtsClient, id: str, output: str | None, *, err: bool = False) -> int:
+    """Wait until an execution has ended and say how. 0 if it completed, else 1."""
     wait = POLL_S[0]
     while True:
         found = dts.get_execution(id)
@@ -224,6 +230,6 @@ def await_end(dts: DtsClient, id: str, output: str | None) -> int:
         time.sleep(wait)
         wait = min(wait * 1.5, POLL_S[1])
     if not print_message(found, output):
-        reason = why(found)
-        click.echo(f"{found.status}{f': {reason}' if reason else ''}", err=True)
+        reason = clean(why(found))
+        click.echo(f"{found.status}{f': {reason}' if reason else ''}", err=err)
     return exits.OK if found.status == "COMPLETED" else exits.FINDINGS
