@@ -16,9 +16,9 @@ def up() -> int:
 
     Ports and file are those of `dts config`. Ctrl-C or TERM stops it cleanly; a second one hurries.
     """
-    from dts.server import serve_embedded  # noqa: PLC0415 - help and completion need none of it
-
     config = load(os.environ, Path(".env"))
     for note in config.notes:
         click.echo(f"Note: {note}", err=True)
+    from dts.server import serve_embedded  # noqa: PLC0415 - help and completion need none of it
+
     return serve_embedded(config)
