@@ -7,7 +7,6 @@ from dts.client import AsyncDtsClient, shell
 from dts.gen.job.v1.job_pb2 import CreateJobRequest
 
 TIMEOUT_S = 30
-POLL_S = 0.2
 
 
 async def main() -> None:
@@ -15,9 +14,8 @@ async def main() -> None:
         watching = asyncio.create_task(watch(dts))
         requests = [CreateJobRequest(name=f"watched {n}", task=shell(f"exit {n % 2}")) for n in range(10)]
         job_ids = await dts.batch_create_jobs(requests)
-        await asyncio.gather(*(dts.run_job(job_id) for job_id in job_ids))
         # A watch shows what happens from when it began; what is on record is what counts.
-        results = await asyncio.gather(*(result(dts, job_id) for job_id in job_ids))
+        results = await asyncio.gather(*(run(dts, job_id) for job_id in job_ids))
         print(dict(sorted(Counter(results).items())))
         watching.cancel()
         await dts.batch_delete_jobs(job_ids)
@@ -29,11 +27,12 @@ async def watch(dts: AsyncDtsClient) -> None:
             print(event.execution.status, event.execution.id)
 
 
-async def result(dts: AsyncDtsClient, job_id: str) -> str:
-    """How the job's execution ended."""
-    while not (job := await dts.get_job(job_id)).last_status:
-        await asyncio.sleep(POLL_S)
-    return job.last_status
+async def run(dts: AsyncDtsClient, job_id: str) -> str:
+    """Run a job and return how it ended: its output is followed until the end, and not looked at."""
+    execution_id = await dts.run_job(job_id)
+    async for _ in dts.follow_output(execution_id):
+        pass
+    return (await dts.get_execution(execution_id)).status
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import unicodedata
@@ -91,8 +92,8 @@ def _line(cells: Sequence[str], widths: Sequence[int], *, plain: bool = False) -
 
 
 def paint(text: str) -> str:
-    """A status in its colour; click takes it away where nobody sees it."""
-    colour = COLOURS.get(text)
+    """A status in its colour; click takes it away where nobody sees it, and NO_COLOR everywhere."""
+    colour = None if os.environ.get("NO_COLOR") else COLOURS.get(text)
     return click.style(text, fg=colour) if colour else text
 
 
