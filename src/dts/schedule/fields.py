@@ -5,7 +5,8 @@
     value    = number | three-letter name of a month or weekday, any case
     special  = day of month: "?" | "L" ["-" n] ["W"] | "LW" | n "W";   day of week: "?" | value "L" | value "#" (1 to 5)
 
-As cronie reads them, with Quartz's specials, and with `5/15` (from 5 to the end by 15) and ranges that end on Sunday (`Fri-Sun`).
+As cronie reads them, with Quartz's specials, with `5/15` (from 5 to the end by 15; a week ends on Saturday)
+and with ranges that end on Sunday (`Fri-Sun`).
 """
 
 from __future__ import annotations
@@ -163,7 +164,10 @@ def _parse_range(kind: Kind, element: str, column: int) -> int:
     first_text, dash, last_text = body.partition("-")
     first = _value(kind, first_text, column)
     if not dash:
-        return _mask(kind, first, kind.high if slash else first, step)
+        last = (
+            (6 if kind is WEEKDAY else kind.high) if slash else first
+        )  # 1/2 ends on Saturday: 7 is but Sunday's other name
+        return _mask(kind, first, max(first, last), step)
     last = _value(kind, last_text, column + len(first_text) + 1)
     if kind is WEEKDAY and last == 0 and first > 0:
         last = 7  # Fri-Sun: the week may end on Sunday; Sun-Sun is Sunday alone

@@ -44,7 +44,7 @@ def plain(text: str, low: int, high: int, names: dict[str, int]) -> set[int]:
                 last = 7
         else:
             first = number(body, names)
-            last = high if step else first
+            last = max(first, 6 if names is WEEKDAYS else high) if step else first  # the week ends on Saturday
         values |= set(range(first, last + 1, int(step or 1)))
     return values
 

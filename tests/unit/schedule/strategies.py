@@ -7,16 +7,18 @@ from hypothesis import strategies as st
 from tests.unit.schedule.oracle import MONTHS, WEEKDAYS
 
 # Half-hour shifts, skipped dates, two-hour and three-hour changes, Ramadan pauses, negative daylight time, and ordinary places.
-ZONES = (
-    "UTC Africa/Cairo Africa/Casablanca Africa/El_Aaiun Africa/Johannesburg Africa/Windhoek America/Anchorage America/Asuncion "
-    "America/Bogota America/Caracas America/Chicago America/Denver America/Godthab America/Halifax America/Havana "
-    "America/Los_Angeles America/Mexico_City America/Miquelon America/Montevideo America/New_York America/Santiago "
-    "America/Sao_Paulo America/St_Johns Antarctica/Casey Antarctica/Troll Antarctica/Vostok Asia/Amman Asia/Baghdad Asia/Beirut "
-    "Asia/Gaza Asia/Jerusalem Asia/Kathmandu Asia/Kolkata Asia/Pyongyang Asia/Shanghai Asia/Tehran Asia/Tokyo "
-    "Atlantic/Azores Australia/Adelaide Australia/Lord_Howe Australia/Sydney Europe/Berlin Europe/Dublin Europe/Istanbul "
-    "Europe/London Europe/Moscow Europe/Volgograd Pacific/Apia Pacific/Auckland Pacific/Chatham Pacific/Fakaofo "
-    "Pacific/Kiritimati Pacific/Kwajalein Pacific/Norfolk"
-).split()
+_ZONES = """
+UTC Africa/Cairo Africa/Casablanca Africa/El_Aaiun Africa/Johannesburg Africa/Windhoek America/Anchorage
+America/Asuncion America/Bogota America/Caracas America/Chicago America/Denver America/Godthab
+America/Halifax America/Havana America/Los_Angeles America/Mexico_City America/Miquelon
+America/Montevideo America/New_York America/Santiago America/Sao_Paulo America/St_Johns Antarctica/Casey
+Antarctica/Troll Antarctica/Vostok Asia/Amman Asia/Baghdad Asia/Beirut Asia/Gaza Asia/Jerusalem
+Asia/Kathmandu Asia/Kolkata Asia/Pyongyang Asia/Shanghai Asia/Tehran Asia/Tokyo Atlantic/Azores
+Australia/Adelaide Australia/Lord_Howe Australia/Sydney Europe/Berlin Europe/Dublin Europe/Istanbul
+Europe/London Europe/Moscow Europe/Volgograd Pacific/Apia Pacific/Auckland Pacific/Chatham
+Pacific/Fakaofo Pacific/Kiritimati Pacific/Kwajalein Pacific/Norfolk
+"""
+ZONES = tuple(_ZONES.split())
 
 _MONTH_NAMES = {value: name for name, value in MONTHS.items()}
 _WEEKDAY_NAMES = {value: name for name, value in WEEKDAYS.items()} | {7: "Sun"}

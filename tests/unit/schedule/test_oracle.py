@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
+from itertools import pairwise
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from dts.errors import InvalidSchedule
 from dts.model import ScheduleSpec
-from dts.schedule import compile
+from dts.schedule import compile  # noqa: A004
 from tests.unit.schedule.oracle import Expression, Window, offset_changes
 from tests.unit.schedule.strategies import ZONES, any_expression, expressions, policies
 
@@ -19,11 +20,13 @@ HOUR = 3600
 SLOW = {"suppress_health_check": list(HealthCheck)}
 
 # What people write, plus one of each kind of trouble: every time of day that a change of the clock can touch.
-USUAL = (
-    "30 2 * * *|0 2 * * *|0 3 * * *|30 1 * * *|15 0 * * *|0 0 * * *|59 23 * * *|* * * * *|*/5 * * * *|0 * * * *|30 * * * *|"
-    "0 */2 * * *|0 */6 * * *|45 0-23 * * *|* 2 * * *|*/15 1-3 * * *|*/20 0,1,23 * * *|0 0,1,2,3 * * 0|15 2 * * sun|30 1,2 L * *|"
-    "0 1 8-14 3 *|30 2 1-7 * 0|10 0 * 10,11,3,4 6,7|0 30 2 * * *|*/30 59 1,2 * * ?|15,45 */10 2 * * *"
-).split("|")
+_USUAL = """
+30 2 * * * | 0 2 * * * | 0 3 * * * | 30 1 * * * | 15 0 * * * | 0 0 * * * | 59 23 * * * | * * * * * |
+*/5 * * * * | 0 * * * * | 30 * * * * | 0 */2 * * * | 0 */6 * * * | 45 0-23 * * * | * 2 * * * |
+*/15 1-3 * * * | */20 0,1,23 * * * | 0 0,1,2,3 * * 0 | 15 2 * * sun | 30 1,2 L * * | 0 1 8-14 3 * |
+30 2 1-7 * 0 | 10 0 * 10,11,3,4 6,7 | 0 30 2 * * * | */30 59 1,2 * * ? | 15,45 */10 2 * * *
+"""
+USUAL = [text.strip() for text in _USUAL.replace("\n", " ").split("|")]
 FEW = [
     "Europe/Berlin",
     "America/New_York",
@@ -151,7 +154,7 @@ def check_dates(text: str, first: int, years: int) -> None:
     found = schedule.between(after, until, 10**9)
     assert [(epoch + timedelta(milliseconds=at)).date() for at in found] == wanted, text
     assert schedule.count(after, until) == len(wanted), text
-    assert all(a == schedule.previous_before(b) for a, b in zip(found, found[1:], strict=False)), text
+    assert all(a == schedule.previous_before(b) for a, b in pairwise(found)), text
 
 
 @settings(max_examples=40, **SLOW)
@@ -169,7 +172,7 @@ def test_any_date_rule_over_thirty_years(text: str, first: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["0 12 29 2 *", "0 12 29 2 *", "0 12 */29 2 1", "0 12 L 2 *", "0 12 31 * *", "0 12 * 2 1#5", "0 12 15W * *"]
+    "text", ["0 12 29 2 *", "0 12 */29 2 1", "0 12 L 2 *", "0 12 31 * *", "0 12 * 2 1#5", "0 12 15W * *"]
 )
 def test_rare_dates_over_all_of_time(text: str) -> None:
     check_dates(text, 1970, 230)
