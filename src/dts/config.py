@@ -114,6 +114,14 @@ def load(environ: Mapping[str, str], dotenv_path: Path | None = None) -> Config:
 
     Raises ConfigError with a line for every wrong value: what it is, where it came from and what would be right.
     """
+    config, problems = read(environ, dotenv_path)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return config
+
+
+def read(environ: Mapping[str, str], dotenv_path: Path | None = None) -> tuple[Config, tuple[str, ...]]:
+    """The settings, and what is wrong with them: where a value is wrong the default stands in its place."""
     reader = _Reader(environ, dotenv_path)
     config = Config(
         host=reader.get("DTS_HOST", "localhost", _host, "host of the services, for client and command line"),
@@ -131,9 +139,7 @@ def load(environ: Mapping[str, str], dotenv_path: Path | None = None) -> Config:
         cassandra=_cassandra(reader),
     )
     reader.look_at_the_rest()
-    if reader.problems:
-        raise ConfigError("\n".join(reader.problems))
-    return replace(config, rows=tuple(reader.rows), notes=tuple(reader.notes))
+    return replace(config, rows=tuple(reader.rows), notes=tuple(reader.notes)), tuple(reader.problems)
 
 
 def default_database(environ: Mapping[str, str]) -> Path:

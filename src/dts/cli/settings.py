@@ -13,27 +13,33 @@ from dts.cli import exits
 from dts.cli.options import output_option
 from dts.cli.show import print_values
 from dts.cli.table import print_table
-from dts.config import load
+from dts.config import read
 from dts.schedule import rules_version
 
 
 @click.command("config")
 @output_option
 def config(output: str | None) -> int:
-    """The settings in force and where each came from: the environment, the .env file here, or the default."""
-    found = load(os.environ, Path(".env"))
+    """The settings in force and where each came from: the environment, the .env file here, or the default.
+
+    The exit code is 2 if any is wrong.
+    """
+    found, problems = read(os.environ, Path(".env"))
     values = {
         "settings": [
             {"name": row.name, "value": row.value, "source": row.source, "meaning": row.meaning} for row in found.rows
         ],
         "notes": list(found.notes),
+        "problems": list(problems),
     }
     if not print_values(values, output):
         heads = ["NAME", "VALUE", "FROM", "MEANING"]
         print_table(heads, [[row.name, row.value, row.source, row.meaning] for row in found.rows], ["VALUE", "MEANING"])
         for note in found.notes:
             click.echo(f"Note: {note}", err=True)
-    return exits.OK
+    for problem in problems:
+        click.echo(f"Error: {problem}", err=True)
+    return exits.WRONG if problems else exits.OK
 
 
 @click.command("version")
