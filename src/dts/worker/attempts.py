@@ -88,9 +88,10 @@ class OneEach:
 
 class Start(NamedTuple):
     """Action: run these, one after the other; answer with started(), ended() or returned() for each. May be empty: the
-    room that was claimed is free again."""
+    room that was claimed for this kind is free again."""
 
     attempts: list[Attempt]
+    kind: str
 
 
 class Stop(NamedTuple):

@@ -15,6 +15,7 @@ from dts.gen.worker.v1 import worker_pb2 as pb
 from dts.worker.frames import encode
 
 DISTINCT_BODIES = 20_000
+PYTHON = "python "  # before the function in the kind of python tasks
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -72,7 +73,7 @@ Task = Shell | Http | Call | Custom | Nothing | Broken
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """`type` finds the runner, `kind` is what may share a group; 0: no timeout."""
+    """`type` finds the runner (a package's: `custom NAME`), `kind` is what may share a group; 0: no timeout."""
 
     type: str
     kind: str
@@ -89,8 +90,13 @@ def read(body: bytes) -> Work:
     except DecodeError:
         return Work("broken", "broken", Broken("the task cannot be read: not a worker.v1.Body"), 0, 0)
     type, task = _task(got.task)
-    kind = f"python {task.function}" if isinstance(task, Call) else type
+    kind = f"{PYTHON}{task.function}" if isinstance(task, Call) else type
     return Work(type, kind, task, got.timeout_ms, got.kill_grace_ms or int(KILL_GRACE_S * 1000))
+
+
+def type_of(kind: str) -> str:
+    """The type of a kind."""
+    return "python" if kind.startswith(PYTHON) else kind
 
 
 def _task(got: job_pb2.Task) -> tuple[str, Task]:
@@ -111,7 +117,7 @@ def _task(got: job_pb2.Task) -> tuple[str, Task]:
             return "python", Call(python.function, encode([args, kwargs]) if args or kwargs else b"")
         case "custom":
             config = _json(got.custom.config)
-            return got.custom.type, Custom(got.custom.type, config if isinstance(config, dict) else {})
+            return f"custom {got.custom.type}", Custom(got.custom.type, config if isinstance(config, dict) else {})
 
 
 def _json(message: Message) -> Json:

@@ -129,9 +129,9 @@ class Leases:
         """Nothing waits, runs or is unacknowledged."""
         return not any(shard.held or shard.ended for shard in self._shards.values())
 
-    def deadline(self, shard: ShardId) -> int | None:
-        """Until when what runs for a shard may run; None: as long as the worker lives."""
-        return self._shards[shard].deadline if self.timed else None
+    def deadlines(self) -> dict[ShardId, int]:
+        """Until when what is held for each shard may run; untimed: none, it may run as long as the worker lives."""
+        return {id: shard.deadline for id, shard in self._shards.items() if shard.held} if self.timed else {}
 
     def take_actions(self) -> list[Action]:
         """What the runners must do, in order; given once."""
@@ -304,6 +304,13 @@ class Leases:
                 self._urgent.appendleft(attempt)
         self.poke(now)
 
+    def lose(self) -> None:
+        """All that ran is dead by no wish of ours: started attempts are LOST, the others are handed back."""
+        for attempt in list(self.held()):
+            begun = attempt.state is State.RUNNING
+            end = End(attempt.started, 0, error="the worker lost its guard process")
+            self._end(attempt, Status.LOST if begun else Status.QUEUED, end)
+
     # ---- time ----------------------------------------------------------------------------------------------------
 
     def tick(self, now: int) -> None:
@@ -348,7 +355,7 @@ class Leases:
     def _hand_over(self, queue: deque[Attempt], size: int, now: int) -> None:
         """One group from the head of a queue: up to `size` attempts of one demand."""
         group: list[Attempt] = []
-        demand = queue[0].demand
+        demand, kind = queue[0].demand, queue[0].kind
         while queue and len(group) < size and queue[0].demand is demand:
             attempt = queue.popleft()
             if attempt.state is not State.WAITING:
@@ -364,7 +371,7 @@ class Leases:
         self._count -= len(group)
         if group:
             self._free.take(demand, 1)
-        self._actions.append(Start(group))  # an empty one too: the room was claimed
+        self._actions.append(Start(group, kind))  # an empty one too: the room was claimed
 
     def _ungroup(self, attempt: Attempt) -> None:
         group = attempt.group

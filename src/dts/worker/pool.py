@@ -58,6 +58,7 @@ class _Child:
         self.given = 0.0
         self.idle_since = 0.0
         self.news = False
+        self.alive = True
 
 
 class Pool:
@@ -137,7 +138,7 @@ class Pool:
             child, index = self._busy[attempt]
             child.shared.set_control(index, SKIP)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self._closed = True
         for timer in (self._look, self._grow):
             if timer is not None:
@@ -193,7 +194,8 @@ class Pool:
 
     def _on_death(self, child: _Child, code: int, how: str) -> None:
         """One attempt failed with the child, at most; what it did not begin is given back."""
-        self._collect(child)
+        child.alive = False
+        self._collect(child, force=True)
         self._read_raw(child)
         if child in self._idle:
             self._idle.remove(child)
@@ -316,7 +318,7 @@ class Pool:
             child.channel.drain()
             for each in decode_all(data):
                 self._take(child, each, results, returned)
-        if child.chunk and not child.open:
+        if child.alive and child.chunk and not child.open:
             self._learn(child)
             self._now_idle(child)
         if results:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from dts.model import End, Instant, Status
@@ -20,7 +20,7 @@ class Host(Protocol):
 
     def started(self, attempt: Attempt, at: Instant) -> None: ...
 
-    def ended(self, results: Iterable[Ended]) -> None:
+    def ended(self, results: Sequence[Ended]) -> None:
         """COMPLETED, FAILED, or CANCELLED: it ended because it was told to stop."""
         ...
 
@@ -56,7 +56,7 @@ class Runner(Protocol):
         """Gives it back if it has not started."""
         ...
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Frees what it holds; nothing runs any more."""
         ...
 

@@ -188,10 +188,10 @@ def test_an_answered_beat_renews_from_when_it_was_sent() -> None:
     (report,) = reports(leases)
     assert (report.beat, report.full) == (1, False)
     leases.echo(0, 1, 1)
-    assert leases.deadline(0) == due + L
+    assert leases.deadlines() == {0: due + L}
     leases.echo(0, 2, 1)
     leases.echo(0, 1, 1)
-    assert leases.deadline(0) == due + L
+    assert leases.deadlines() == {0: due + L}
 
 
 def test_a_lease_that_runs_out_gets_term_then_kill_then_is_lost() -> None:
@@ -229,7 +229,7 @@ def test_an_untimed_lease_never_runs_out() -> None:
     (a,) = starts(leases)
     leases.tick(10 * L)
     assert stops(leases) == []
-    assert leases.deadline(0) is None
+    assert leases.deadlines() == {}
     assert a.state is State.HANDED
 
 

@@ -1,0 +1,20 @@
+"""Starts a worker as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from dts.worker.options import WorkerOptions
+
+
+async def launch(options: WorkerOptions) -> asyncio.subprocess.Process:
+    """A worker in a session of its own: it outlives whoever started it, and no terminal's signal reaches it."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "dts.worker", stdin=asyncio.subprocess.PIPE, start_new_session=True
+    )
+    assert process.stdin is not None
+    process.stdin.write(options.to_json())
+    await process.stdin.drain()
+    process.stdin.close()
+    return process

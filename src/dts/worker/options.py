@@ -1,0 +1,57 @@
+"""What a worker is told when it starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from dataclasses import asdict, dataclass, field
+
+from dts.bounds import BACKLOG, STOP_GRACE_S
+from dts.model import Demand
+
+SLOTS = 64
+
+
+def _incarnation() -> str:
+    return uuid.uuid4().hex
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """`target`: the scheduler's gRPC address, `unix:/path` or `host:port`. `database` empty: any. `life_lock`: a file of this
+    worker alone that it and its guard keep locked (flock) while they live; its text is 'pid incarnation'. `timed`: its leases
+    end by time (another machine); else with its life, and it ends when its server stays away and nothing is left to hand over.
+    `children`: processes of the pool that are kept, 0: min(4, cpus)."""
+
+    target: str
+    token: str = ""
+    database: str = ""
+    worker: str = "local"
+    incarnation: str = field(default_factory=_incarnation)
+    capacity: Demand = field(default_factory=lambda: Demand(slots=SLOTS))
+    backlog: int = BACKLOG
+    labels: tuple[tuple[str, str], ...] = ()
+    timed: bool = False
+    life_lock: str = ""
+    children: int = 0
+    stop_grace_ms: int = int(STOP_GRACE_S * 1000)
+    log: str = ""  # a file; empty: standard error
+    log_level: str = "INFO"
+
+    @property
+    def pool_children(self) -> int:
+        return self.children or min(4, os.cpu_count() or 1)
+
+    def to_json(self) -> bytes:
+        """For the standard input of `python -m dts.worker`: the token is not to be seen in the list of processes."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> WorkerOptions:
+        """The inverse of `to_json`."""
+        values = json.loads(text)
+        capacity = values.pop("capacity")
+        capacity["custom"] = tuple((name, amount) for name, amount in capacity["custom"])
+        values["labels"] = tuple((name, value) for name, value in values["labels"])
+        return cls(capacity=Demand(**capacity), **values)
