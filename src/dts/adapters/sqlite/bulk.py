@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from itertools import chain
 
-SIZES = (256, 16)  # rows in one statement; what remains goes one by one
+SIZES = (256, 64, 16, 4)  # rows in one statement; what remains goes one by one
 MAX_COLUMNS = 32_766 // SIZES[0]  # SQLite's bound on parameters of a statement
 
 Value = str | bytes | int | None
