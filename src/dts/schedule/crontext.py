@@ -30,6 +30,7 @@ KINDS_BY_COUNT: dict[int, tuple[Kind, ...]] = {
     7: (SECOND, MINUTE, HOUR, DAY, MONTH, WEEKDAY, YEAR),
 }
 _PREFIX = re.compile(r"\s*(?:CRON_TZ|TZ)=(\S*)\s*")
+_FOREIGN = re.compile(r"[^ -~\tµμ]")  # both micro signs are for @every
 _WORD = re.compile(r"[^ \t]+")
 _FORMS = (
     "five fields (minute hour day month weekday), six with seconds in front, seven with years behind, "
@@ -68,15 +69,15 @@ def split(text: str) -> Words:
             read=text[:40] + "...",
             expected=f"at most {MAX_TEXT} characters",
         )
-    for at, char in enumerate(text):
-        if not (" " <= char <= "~" or char == "\t" or char in "µμ"):  # both micro signs, for @every
-            raise InvalidSchedule(
-                f"column {at + 1}: the character {char!r} is in no schedule",
-                field="schedule",
-                column=at + 1,
-                read=char,
-                expected="plain ASCII on one line",
-            )
+    if foreign := _FOREIGN.search(text):
+        column, char = foreign.start() + 1, foreign[0]
+        raise InvalidSchedule(
+            f"column {column}: the character {char!r} is in no schedule",
+            field="schedule",
+            column=column,
+            read=char,
+            expected="plain ASCII on one line",
+        )
     prefix = _PREFIX.match(text)
     zone, at = "", 0
     if prefix is not None:

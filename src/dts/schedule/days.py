@@ -76,21 +76,27 @@ def _special_weekdays(rule: DayRule, length: int, first: int) -> int:
     return mask
 
 
-def _year_mask(rule: DayRule, type_: int) -> int:
-    """The days of a year of this type, one bit each."""
-    leap, first = divmod(type_, 7)
-    by_date = by_weekday = in_month = 0
-    for day in bits(rule.days):
-        by_date |= civil.DOM_DAYS[leap][day - 1]
-    for day_of_week in bits(rule.weekdays):
-        by_weekday |= civil.WEEKDAY_DAYS[type_][day_of_week]
-    for month in bits(rule.months):
-        in_month |= civil.MONTH_DAYS[leap][month - 1]
-    if rule.last or rule.nearest or rule.last_nearest or rule.nth or rule.last_weekdays:
-        for start, length in zip(civil.MONTH_STARTS[leap], civil.MONTH_LENGTHS[leap], strict=True):
-            by_date |= _special_days(rule, length, (first + start) % 7) << start
-            by_weekday |= _special_weekdays(rule, length, (first + start) % 7) << start
-    return in_month & (by_date | by_weekday if rule.either else by_date & by_weekday)
+def _year_masks(rule: DayRule) -> tuple[int, ...]:
+    """For each type of year its days, one bit each."""
+    special = rule.last or rule.nearest or rule.last_nearest or rule.nth or rule.last_weekdays
+    days, weekdays, months = bits(rule.days), bits(rule.weekdays), bits(rule.months)
+    masks = []
+    for leap in range(2):
+        by_date = in_month = 0
+        for day in days:
+            by_date |= civil.DOM_DAYS[leap][day - 1]
+        for month in months:
+            in_month |= civil.MONTH_DAYS[leap][month - 1]
+        for first in range(7):
+            dates, by_weekday = by_date, 0
+            for day_of_week in weekdays:
+                by_weekday |= civil.WEEKDAY_DAYS[leap * 7 + first][day_of_week]
+            if special:
+                for start, length in zip(civil.MONTH_STARTS[leap], civil.MONTH_LENGTHS[leap], strict=True):
+                    dates |= _special_days(rule, length, (first + start) % 7) << start
+                    by_weekday |= _special_weekdays(rule, length, (first + start) % 7) << start
+            masks.append(in_month & (dates | by_weekday if rule.either else dates & by_weekday))
+    return tuple(masks)
 
 
 class Days:
@@ -110,7 +116,7 @@ class Days:
             self.masks: tuple[int, ...] = ()
             self.years = civil.ALL_YEARS
             return
-        self.masks = tuple(_year_mask(rule, type_) for type_ in range(14))
+        self.masks = _year_masks(rule)
         alive = 0
         for type_, mask in enumerate(self.masks):
             if mask:

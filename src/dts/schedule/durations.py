@@ -28,6 +28,7 @@ _ISO = re.compile(r"P(?:(\d{1,9}(?:[.,]\d{1,9})?)W)?(?:(\d{1,9}(?:[.,]\d{1,9})?)
 _ISO_TIME = re.compile(
     r"T(?:(\d{1,12}(?:[.,]\d{1,9})?)H)?(?:(\d{1,12}(?:[.,]\d{1,9})?)M)?(?:(\d{1,12}(?:[.,]\d{1,9})?)S)?", re.ASCII
 )
+MAX_TEXT = 100  # characters
 MAX_DURATION_MS = 100 * 366 * 86_400_000  # a century: what is longer is a mistake
 _EXPECTED = "a duration such as 90s, 1h30m, 250ms, PT15M or P1D"
 
@@ -38,6 +39,8 @@ def parse_duration(text: str) -> int:
     Raises InvalidSchedule when the text is neither, is negative, is not a whole number of milliseconds, or is longer than a century.
     """
     stripped = text.strip()
+    if len(stripped) > MAX_TEXT:
+        raise _refused(text, f"it is longer than {MAX_TEXT} characters")
     if stripped.startswith("-"):
         raise _refused(text, "a duration cannot be negative")
     upper = stripped.upper()

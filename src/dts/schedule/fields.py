@@ -12,6 +12,8 @@ and with ranges that end on Sunday (`Fri-Sun`).
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from dts.errors import InvalidSchedule
@@ -21,8 +23,9 @@ MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", 
 WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
 
-class Kind(NamedTuple):
-    """A field's name and values. `valid` is what an error says would be accepted."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Kind:
+    """A field's name and values. `valid` is what an error says would be accepted. There is one object of each kind."""
 
     name: str
     low: int
@@ -53,7 +56,6 @@ class Field(NamedTuple):
 
     kind: Kind
     text: str
-    column: int  # of the field's first character in the whole text, from 1
     mask: int = 0
     star: bool = False  # begins with `*` or `?`: leaves the day to the other day field
     last: int = 0
@@ -77,8 +79,9 @@ def refused(kind: Kind, column: int, read: str, why: str, expected: str = "") ->
     """The error for one piece of a field."""
     shown = read if len(read) <= 40 else read[:37] + "..."
     expected = expected or kind.valid
+    said = "" if not shown or shown in why else f", not {shown!r}"
     return InvalidSchedule(
-        f"{kind.name}, column {column}: {why}; expected {expected}",
+        f"{kind.name}, column {column}: {why}{said}; expected {expected}",
         field=kind.name,
         column=column,
         read=shown,
@@ -86,54 +89,73 @@ def refused(kind: Kind, column: int, read: str, why: str, expected: str = "") ->
     )
 
 
+class _FieldError(Exception):
+    """A piece of a field that cannot be read: its offset in the field, what it is, why, and what is valid instead."""
+
+    def __init__(self, offset: int, read: str, why: str, expected: str = "") -> None:
+        super().__init__(why)
+        self.offset = offset
+        self.read = read
+        self.why = why
+        self.expected = expected
+
+
 def parse_field(kind: Kind, text: str, column: int) -> Field:
-    """Read one field. Raises InvalidSchedule with the column of the piece that is wrong."""
-    field = Field(kind, text, column, star=text[0] in "*?")
-    at = column
+    """Read one field that begins at a column. Raises InvalidSchedule with the column of the piece that is wrong."""
+    try:
+        return _read(kind, text)
+    except _FieldError as error:
+        raise refused(kind, column + error.offset, error.read, error.why, error.expected) from None
+
+
+@lru_cache(maxsize=4096)
+def _read(kind: Kind, text: str) -> Field:
+    """Fields recur far more than expressions do, so each text is read once."""
+    field = Field(kind, text, star=text[0] in "*?")
+    at = 0
     for element in text.lower().split(","):
         field = _parse_element(field, element, at)
         at += len(element) + 1
     return field
 
 
-def _parse_element(field: Field, element: str, column: int) -> Field:
+def _parse_element(field: Field, element: str, at: int) -> Field:
     kind = field.kind
     if not element:
-        raise refused(kind, column, "", "a list has an empty element")
+        raise _FieldError(at, "", "a list has an empty element")
     if element[0] == "h" and (len(element) == 1 or element[1] in "(/"):
-        raise refused(kind, column, element, "H must be resolved with a job's id first", "a number")
+        raise _FieldError(at, element, "H must be resolved with a job's id first", "a number")
     if kind is DAY or kind is WEEKDAY:
-        special = _day_special(field, element, column) if kind is DAY else _weekday_special(field, element, column)
+        special = _day_special(field, element, at) if kind is DAY else _weekday_special(field, element, at)
         if special is not None:
             return special
-    return field._replace(mask=field.mask | _parse_range(kind, element, column))
+    return field._replace(mask=field.mask | _parse_range(kind, element, at))
 
 
-def _day_special(field: Field, element: str, column: int) -> Field | None:
+def _day_special(field: Field, element: str, at: int) -> Field | None:
     if element == "?":
-        return _question_mark(field, element, column)
+        return _question_mark(field, element, at)
     if match := _NEAREST.fullmatch(element):
         day = int(match[1])
         if not 1 <= day <= 31:
-            raise refused(DAY, column, element, f"there is no day {day}")
+            raise _FieldError(at, element, f"there is no day {day}")
         return field._replace(nearest=field.nearest | 1 << day)
     if match := _LAST_DAY.fullmatch(element):
         back = int(match[1] or 0)
         if back > 30:
-            raise refused(DAY, column, element, f"no month has a day {back} before its last", "L, L-1 to L-30, LW")
+            raise _FieldError(at, element, f"no month has a day {back} before its last", "L, L-1 to L-30, LW")
         if match[2] or match[3]:
             return field._replace(last_nearest=field.last_nearest | 1 << back)
         return field._replace(last=field.last | 1 << back)
     return None
 
 
-def _weekday_special(field: Field, element: str, column: int) -> Field | None:
+def _weekday_special(field: Field, element: str, at: int) -> Field | None:
     if element == "?":
-        return _question_mark(field, element, column)
+        return _question_mark(field, element, at)
     if element == "l":
-        raise refused(
-            WEEKDAY,
-            column,
+        raise _FieldError(
+            at,
             element,
             "L alone is Saturday in Quartz and nothing elsewhere",
             "sat, or 6L for the last Saturday",
@@ -141,39 +163,39 @@ def _weekday_special(field: Field, element: str, column: int) -> Field | None:
     match = _WEEKDAY_SPECIAL.fullmatch(element)
     if match is None:
         return None
-    day = _value(WEEKDAY, match[1], column) % 7
+    day = _value(WEEKDAY, match[1], at) % 7
     if match[2]:
         return field._replace(last_weekdays=field.last_weekdays | 1 << day)
     nth = int(match[3][:3])
     if not 1 <= nth <= 5:
-        raise refused(WEEKDAY, column + match.start(3), match[3], "a month has a first to a fifth", "#1 to #5")
+        raise _FieldError(at + match.start(3), match[3], "a month has a first to a fifth", "#1 to #5")
     return field._replace(nth=field.nth | 1 << (8 * nth + day))
 
 
-def _question_mark(field: Field, element: str, column: int) -> Field:
+def _question_mark(field: Field, element: str, at: int) -> Field:
     if field.text != "?":
-        raise refused(field.kind, column, element, "? stands alone in its field")
+        raise _FieldError(at, element, "? stands alone in its field")
     return field._replace(mask=_mask(field.kind, field.kind.low, field.kind.high, 1))
 
 
-def _parse_range(kind: Kind, element: str, column: int) -> int:
+def _parse_range(kind: Kind, element: str, at: int) -> int:
     body, slash, step_text = element.partition("/")
-    step = _step(kind, step_text, column + len(body) + 1) if slash else 1
+    step = _step(kind, step_text, at + len(body) + 1) if slash else 1
     if body == "*":
         return _mask(kind, kind.low, kind.high, step)
     first_text, dash, last_text = body.partition("-")
-    first = _value(kind, first_text, column)
+    first = _value(kind, first_text, at)
     if not dash:
         last = (
             (6 if kind is WEEKDAY else kind.high) if slash else first
         )  # 1/2 ends on Saturday: 7 is but Sunday's other name
         return _mask(kind, first, max(first, last), step)
-    last = _value(kind, last_text, column + len(first_text) + 1)
+    last = _value(kind, last_text, at + len(first_text) + 1)
     if kind is WEEKDAY and last == 0 and first > 0:
         last = 7  # Fri-Sun: the week may end on Sunday; Sun-Sun is Sunday alone
     if last < first:
         both = f"{first_text}-{kind.high},{kind.low}-{last_text}"
-        raise refused(kind, column, body, f"the range {body!r} runs backwards", f"{both} if it should wrap")
+        raise _FieldError(at, body, f"the range {body!r} runs backwards", f"{both} if it should wrap")
     return _mask(kind, first, last, step)
 
 
@@ -191,25 +213,25 @@ def _fold_sunday(mask: int) -> int:
     return (mask | mask >> 7) & 0x7F
 
 
-def _value(kind: Kind, text: str, column: int) -> int:
+def _value(kind: Kind, text: str, at: int) -> int:
     if _NUMBER.fullmatch(text):
         value = int(text)
         if kind.low <= value <= kind.high:
             return value
-        raise refused(kind, column, text, f"{text} is not from {kind.low} to {kind.high}")
+        raise _FieldError(at, text, f"{text} is not from {kind.low} to {kind.high}")
     if text in kind.names:
         return kind.names[text]
     if not text:
-        raise refused(kind, column, text, "a value is missing")
+        raise _FieldError(at, text, "a value is missing")
     if text.isdigit():
-        raise refused(kind, column, text, f"{text[:12]} is not from {kind.low} to {kind.high}")
-    raise refused(kind, column, text, f"{text[:40]!r} is no {kind.name}")
+        raise _FieldError(at, text, f"{text[:12]} is not from {kind.low} to {kind.high}")
+    raise _FieldError(at, text, f"{text[:40]!r} is no {kind.name}")
 
 
-def _step(kind: Kind, text: str, column: int) -> int:
+def _step(kind: Kind, text: str, at: int) -> int:
     if not _NUMBER.fullmatch(text):
-        raise refused(kind, column, text, "a step is a number", "a step from 1 on")
+        raise _FieldError(at, text, "a step is a number", "a step from 1 on")
     step = int(text)
     if step == 0:
-        raise refused(kind, column, text, "a step of 0 would never move on", "a step from 1 on")
+        raise _FieldError(at, text, "a step of 0 would never move on", "a step from 1 on")
     return step
