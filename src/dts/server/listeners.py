@@ -1,0 +1,83 @@
+"""Where a process listens: gRPC and HTTP, one application behind all of its ports."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+import grpc
+from aiohttp import web
+
+from dts.api.http import http_app
+from dts.api.methods import Service
+from dts.api.rpc import SERVER_OPTIONS, add_grpc_services
+from dts.api.workers import WorkerServicer
+from dts.errors import Unavailable
+from dts.gen.worker.v1 import worker_pb2_grpc
+
+HTTP_CLOSE_S = 1.0  # what is under way on an HTTP connection may end within
+BACKLOG = 1_024
+
+
+def address(host: str, port: int) -> str:
+    """`host:port`, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class Listeners:
+    """gRPC and HTTP of one process. Raises Unavailable naming the port that is taken."""
+
+    def __init__(
+        self, served: Sequence[Service], workers: WorkerServicer, version: str, origins: Sequence[str]
+    ) -> None:
+        self._why = "it is starting"
+        self.grpc = grpc.aio.server(options=SERVER_OPTIONS)
+        self._health = add_grpc_services(self.grpc, served)
+        worker_pb2_grpc.add_WorkerServiceServicer_to_server(workers, self.grpc)
+        app = http_app(served, version=version, origins=origins, ready=lambda: self._why)
+        self._http = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=HTTP_CLOSE_S)
+
+    async def open(self, host: str, grpc_ports: Sequence[int], http_ports: Sequence[int], socket: Path) -> None:
+        """Binds all of them; the socket is this user's alone."""
+        for port in grpc_ports:
+            self._bind(address(host, port), f"port {port}")
+        socket.unlink(missing_ok=True)
+        mask = os.umask(stat.S_IRWXG | stat.S_IRWXO)
+        try:
+            self._bind(f"unix:{socket}", f"socket {socket}")
+        finally:
+            os.umask(mask)
+        await self._http.setup()
+        for port in http_ports:
+            try:
+                await web.TCPSite(self._http, host, port, backlog=BACKLOG).start()
+            except OSError as error:
+                raise Unavailable(f"port {port} of {host} is not free ({error.strerror}): {HINT}") from error
+        await self.grpc.start()
+
+    def _bind(self, where: str, name: str) -> None:
+        try:
+            self.grpc.add_insecure_port(where)
+        except RuntimeError as error:
+            raise Unavailable(f"{name} is not free: {HINT}") from error
+
+    async def ready(self, why_not: str = "") -> None:
+        """What readiness and gRPC health say: ready, or why not."""
+        self._why = why_not
+        from grpc_health.v1 import health_pb2  # noqa: PLC0415
+
+        serving = health_pb2.HealthCheckResponse
+        await self._health.set("", serving.NOT_SERVING if why_not else serving.SERVING)
+
+    async def close_http(self) -> None:
+        """Nothing new over HTTP."""
+        await self._http.cleanup()
+
+    async def close(self, grace_s: float) -> None:
+        """Nothing new over gRPC; what is under way may end within the grace time."""
+        await self.grpc.stop(grace_s)
+
+
+HINT = "another server may be running; choose other ports (dts config shows their variables)"
