@@ -14,7 +14,7 @@ from dts.schedule.crontext import Words, parse_cron, split
 from dts.schedule.durations import parse_duration
 from dts.schedule.instants import format_instant, parse_instant
 from dts.schedule.interval import AtSchedule, EverySchedule
-from dts.schedule.zones import load_zone
+from dts.schedule.zones import Zone, load_zone
 
 MIN_PERIOD_MS = 1_000
 RECENT = 10_000  # schedules kept although nobody holds them
@@ -44,33 +44,42 @@ def _compile(spec: ScheduleSpec) -> Schedule:
     words = split(spec.text)
     _check_policies(spec)
     _check_bounds(spec)
-    zone_name = _zone_name(spec, words)
+    zone = _zone(spec, words)
     kind = words.words[0][0].lower()
     schedule: Schedule
     if kind == "@every":
-        schedule = _every(spec, words, zone_name)
+        schedule = _every(spec, words, zone)
     elif kind == "@at":
-        schedule = _at(spec, words, zone_name)
+        schedule = _at(spec, words, zone)
     else:
-        schedule = CronSchedule(spec, parse_cron(words.words), load_zone(zone_name))
+        schedule = CronSchedule(spec, parse_cron(words.words), zone)
     if schedule.next_after(civil.FIRST_INSTANT - 1) is None:
         raise _never(spec, kind)
     return schedule
 
 
-def _zone_name(spec: ScheduleSpec, words: Words) -> str:
+def _zone(spec: ScheduleSpec, words: Words) -> Zone:
     """A prefix names the zone unless the spec names another one: then nobody could tell which was meant."""
     if not words.zone:
-        return spec.zone
+        return load_zone(spec.zone)
     if spec.zone not in ("UTC", "", words.zone):
         raise InvalidSchedule(
             f"the expression says time zone {words.zone!r}, the schedule says {spec.zone!r}",
             field="zone",
-            column=1,
+            column=words.zone_column,
             read=words.zone,
             expected="one of the two alone",
         )
-    return words.zone
+    try:
+        return load_zone(words.zone)
+    except InvalidSchedule as error:
+        raise InvalidSchedule(
+            f"column {words.zone_column}: {error}",
+            field="zone",
+            column=words.zone_column,
+            read=error.read,
+            expected=error.expected,
+        ) from None
 
 
 def _check_policies(spec: ScheduleSpec) -> None:
@@ -91,7 +100,7 @@ def _check_bounds(spec: ScheduleSpec) -> None:
         )
 
 
-def _every(spec: ScheduleSpec, words: Words, zone_name: str) -> Schedule:
+def _every(spec: ScheduleSpec, words: Words, zone: Zone) -> Schedule:
     _refuse_policies(spec, "@every counts elapsed time, which has neither")
     duration, column = _argument(words, "@every 90s")
     try:
@@ -108,10 +117,10 @@ def _every(spec: ScheduleSpec, words: Words, zone_name: str) -> Schedule:
             read=duration,
             expected="1s or more",
         )
-    return EverySchedule(spec, period, load_zone(zone_name))
+    return EverySchedule(spec, period, zone)
 
 
-def _at(spec: ScheduleSpec, words: Words, zone_name: str) -> Schedule:
+def _at(spec: ScheduleSpec, words: Words, zone: Zone) -> Schedule:
     if spec.fold == "both":
         raise InvalidSchedule(
             "fold: @at fires once; expected first or second", field="fold", read="both", expected="first or second"
@@ -120,13 +129,13 @@ def _at(spec: ScheduleSpec, words: Words, zone_name: str) -> Schedule:
     column = words.words[1][1]
     text = " ".join(word for word, _ in words.words[1:])
     try:
-        instant = parse_instant(text, zone_name, fold=spec.fold or "first", gap=spec.gap or "shift")
+        instant = parse_instant(text, zone.name, fold=spec.fold or "first", gap=spec.gap or "shift")
     except InvalidSchedule as error:
         raise InvalidSchedule(
             f"column {column}: {error}", field=error.field, column=column, read=error.read, expected=error.expected
         ) from None
     named = text.partition("[")[2].rstrip("]")
-    return AtSchedule(spec, instant, load_zone(named or zone_name))
+    return AtSchedule(spec, instant, load_zone(named) if named else zone)
 
 
 def _argument(words: Words, example: str) -> tuple[str, int]:

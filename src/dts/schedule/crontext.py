@@ -42,6 +42,7 @@ class Words(NamedTuple):
     """The pieces of an expression before any is understood."""
 
     zone: str  # of a CRON_TZ= or TZ= prefix, or ''
+    zone_column: int  # from 1; 0 without a prefix
     words: tuple[tuple[str, int], ...]  # (text, column from 1)
 
 
@@ -79,20 +80,20 @@ def split(text: str) -> Words:
             expected="plain ASCII on one line",
         )
     prefix = _PREFIX.match(text)
-    zone, at = "", 0
+    zone, zone_column, at = "", 0, 0
     if prefix is not None:
-        zone, at = prefix[1], prefix.end()
+        zone, zone_column, at = prefix[1], prefix.start(1) + 1, prefix.end()
         if not zone:
             raise InvalidSchedule(
-                f"column {at + 1}: the time zone prefix names no zone",
+                f"column {zone_column}: the time zone prefix names no zone",
                 field="zone",
-                column=at + 1,
+                column=zone_column,
                 expected="CRON_TZ=Europe/Paris",
             )
     words = tuple((match[0], match.start() + 1) for match in _WORD.finditer(text, at))
     if not words:
         raise InvalidSchedule(f"the schedule is empty; expected {_FORMS}", field="schedule", expected=_FORMS)
-    return Words(zone, words)
+    return Words(zone, zone_column, words)
 
 
 def parse_cron(words: tuple[tuple[str, int], ...]) -> Cron:

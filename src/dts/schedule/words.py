@@ -81,11 +81,22 @@ def _time(cron: Cron) -> str:
     if hours == _ALL_HOURS:
         return text
     values = bits(hours)
+    if seconds == minutes == 1:
+        return _full_hours(values)
     if step := _step(values, 24):
-        return f"{text} of every {ordinal(step)} hour from {values[0]:02d}:00"
+        return f"{text.removesuffix(' of every hour')} of every {ordinal(step)} hour from {values[0]:02d}:00"
     if values == list(range(values[0], values[-1] + 1)):
         return f"{text} from {values[0]:02d}:00 to {values[-1]:02d}:59"
     return f"{text} in the hours {_ranges(values)}"
+
+
+def _full_hours(values: list[int]) -> str:
+    """Many full hours of the day."""
+    if step := _step(values, 24):
+        return f"every {ordinal(step)} hour from {values[0]:02d}:00"
+    if values == list(range(values[0], values[-1] + 1)):
+        return f"every hour from {values[0]:02d}:00 to {values[-1]:02d}:00"
+    return f"at {listing([f'{value:02d}:00' for value in values])}"
 
 
 def _within(seconds: int, minutes: int) -> str:
