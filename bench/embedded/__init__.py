@@ -1,0 +1,1 @@
+"""The embedded server, measured as a whole: real processes, a real file, synchronous FULL."""

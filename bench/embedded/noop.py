@@ -1,0 +1,5 @@
+"""The task that is measured: nothing."""
+
+
+def noop() -> None:
+    """Does nothing."""
