@@ -5,7 +5,6 @@ The system's own zone files are not used: every process of one release computes 
 
 from __future__ import annotations
 
-import difflib
 from bisect import bisect_right
 from functools import cache, lru_cache
 from importlib import import_module, resources
@@ -17,7 +16,7 @@ from dts.schedule.tzif import footer_changes, parse_tzif
 BEGINNING = -(1 << 60)  # seconds: before every instant
 FOREVER = 1 << 60  # seconds: after every instant
 
-# What people write although it names no place; difflib alone would not find these.
+# What people write although it names no place: no likeness of letters would find these.
 _ABBREVIATIONS = {
     "pst": "America/Los_Angeles",
     "pdt": "America/Los_Angeles",
@@ -144,19 +143,33 @@ def _since_1970(changes: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return kept
 
 
-def nearest_names(name: str, n: int = 3) -> list[str]:
-    """Up to n zone names that somebody who wrote `name` may have meant, the likeliest first."""
-    wanted = name.strip().replace(" ", "_").lower()[:60]
-    if wanted in _ABBREVIATIONS:
-        return [_ABBREVIATIONS[wanted]]
+@cache
+def _spellings() -> tuple[dict[str, str], list[tuple[frozenset[str], str]]]:
+    """Lower-case spellings of all zones, with and without the region, and the letter pairs of each."""
     by_key: dict[str, str] = {}
     for zone in sorted(zone_names(), key=lambda z: (z.count("/") == 0, z)):
         by_key[zone.lower()] = zone
         by_key.setdefault(zone.lower().rpartition("/")[2], zone)
+    return by_key, [(_pairs(key), zone) for key, zone in by_key.items()]
+
+
+def _pairs(text: str) -> frozenset[str]:
+    padded = f" {text} "
+    return frozenset(padded[k : k + 2] for k in range(len(padded) - 1))
+
+
+def nearest_names(name: str, n: int = 3) -> list[str]:
+    """Up to n zone names that somebody who wrote `name` may have meant, the likeliest first: by the letter pairs they share."""
+    wanted = name.strip().replace(" ", "_").lower()[:60]
+    if wanted in _ABBREVIATIONS:
+        return [_ABBREVIATIONS[wanted]]
+    by_key, spelled = _spellings()
     if wanted in by_key:
         return [by_key[wanted]]
-    close = difflib.get_close_matches(wanted, by_key, n=2 * n, cutoff=0.7)
-    return list(dict.fromkeys(by_key[key] for key in close))[:n]
+    pairs = _pairs(wanted)
+    scored = ((2 * len(pairs & theirs) / (len(pairs) + len(theirs)), zone) for theirs, zone in spelled)
+    close = sorted(((-score, zone) for score, zone in scored if score > 0.55))
+    return list(dict.fromkeys(zone for _, zone in close))[:n]
 
 
 def rules_version() -> str:
