@@ -194,8 +194,9 @@ def steps(draw: st.DrawFn) -> list[tuple[list[tuple[list[int], Status]], Fate, s
     moves = st.lists(
         st.tuples(st.lists(st.integers(0, 17), unique=True, min_size=1), st.sampled_from(MOVES)), max_size=3
     )
-    after = st.sampled_from(["", "", "", "reopen", "take over", "forget"])
-    return draw(st.lists(st.tuples(moves, st.sampled_from(list(Fate)), after), max_size=12))
+    after = st.sampled_from(["", "forget", "take over", "reopen"])
+    fate = st.sampled_from([Fate.COMMITTED] * 4 + list(Fate))
+    return draw(st.lists(st.tuples(moves, fate, after), min_size=4, max_size=12))
 
 
 def make(epoch: int, seq: int, moves: Sequence[tuple[list[int], Status]], ended: set[Key]) -> Commit:
@@ -281,3 +282,15 @@ async def test_a_block_of_which_little_is_left_is_kept_small(world: World) -> No
         _, commits = await take(store.ledger)
         assert list(fold(commits).open) == keys[999:]
         assert fold(commits).open[keys[999]].worker == WORKER
+
+
+async def test_what_history_forgot_is_not_open_again(world: World) -> None:
+    keys = [Key(f"j{n}", 1_000) for n in range(10)]
+    async with opened(world) as store:
+        epoch, _ = await take(store.ledger)
+        await store.ledger.commit(commit(epoch, 1, blocks=[block(keys, Status.PLACED, 1)]))
+        await store.ledger.commit(commit(epoch, 2, blocks=[block(keys[:5], Status.COMPLETED, 1)]))
+        assert await store.history.forget(50_000, 10_000) > 0
+    async with opened(world) as store:
+        _, commits = await take(store.ledger)
+        assert list(fold(commits).open) == keys[5:]
