@@ -34,6 +34,7 @@ CHUNK_S = 0.004  # how long a chunk should take
 SHORT_S = 0.001  # calls shorter than this go in chunks
 GROWTH = 4  # a chunk is so many times the last one of its kind, at most
 GROW_AFTER_S = 0.01  # attempts that wait so long without an idle child get new ones
+STUCK_S = 0.05  # a chunk that takes so long was not of short calls after all
 LOOK_S = 0.02  # how often busy children are looked at: starts, time-outs, results not yet told
 IDLE_S = 60.0  # children beyond the base end after so long without work
 KINDS = 10_000  # functions whose speed is remembered
@@ -56,6 +57,7 @@ class _Child:
         self.timed_out: set[int] = set()
         self.kind = ""
         self.given = 0.0
+        self.spent = 0  # in calls of this chunk (ns)
         self.idle_since = 0.0
         self.news = False
         self.alive = True
@@ -119,7 +121,7 @@ class Pool:
             self._busy[attempt] = (child, index)
         child.chunk, child.kind = attempts, attempts[0].kind
         child.open = set(range(len(attempts)))
-        child.given = time.monotonic()
+        child.given, child.spent = time.monotonic(), 0
         child.shared.reset()
         if self._guarded:
             self._guard.pool(child.pid, sorted({attempt.shard for attempt in attempts}))
@@ -254,6 +256,10 @@ class Pool:
         self._grow = None
         if self._idle or not self._hungry or any(child.pid == 0 for child in self._children.values()):
             return
+        stuck = time.monotonic() - STUCK_S
+        if any(child.given > stuck and child.kind not in self._long for child in self._children.values()):
+            self._grow = self._loop.call_later(GROW_AFTER_S, self._grow_now)  # short calls: more processes would not help
+            return
         more = max(1, len(self._children) // 2)
         for _ in range(min(more, self._most - len(self._children))):
             self._fork()
@@ -327,7 +333,9 @@ class Pool:
             self._host.returned(returned)
 
     def _take(self, child: _Child, got: list[Any], results: list[Ended], returned: list[Attempt]) -> None:
-        index, started, ended, status, error, result = got
+        index, started_ns, ended_ns, status, error, result = got
+        child.spent += ended_ns - started_ns
+        started, ended = started_ns // 1_000_000, ended_ns // 1_000_000
         attempt = child.chunk[index]
         child.open.discard(index)
         del self._busy[attempt]
@@ -348,9 +356,9 @@ class Pool:
         return attempt, Status.FAILED, end._replace(error=timed_out(work_of(attempt))[:ERROR_BYTES])
 
     def _learn(self, child: _Child) -> None:
-        """The next chunk's size, from how long this one took."""
+        """The next chunk's size, from the time that this one's calls took by themselves."""
         count = len(child.chunk)
-        each = max((time.monotonic() - child.given) / count, 1e-6)
+        each = max(child.spent / count / 1e9, 1e-6)
         if len(self._sizes) >= KINDS:
             self._sizes.clear()
             self._long.clear()
