@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from urllib.parse import parse_qsl
 
@@ -21,13 +20,12 @@ from dts.api.openapi import openapi
 from dts.api.page import DOCS
 from dts.api.reading import parse_json, parse_query
 from dts.api.routes import Match, Router
+from dts.api.streams import with_heartbeats
 from dts.errors import InvalidArgument
 from dts.wirejson import to_json
 
 JSON, EVENTS, LINES = "application/json", "text/event-stream", "application/x-ndjson"
 QUERY_PARAMETERS = 1_000
-HEARTBEAT_S = 15.0  # a quiet stream of events says that it is alive
-FIRST_WAIT_S = 0.2  # a refusal comes at once; after this the headers go out, so that the client knows it is connected
 Ready = Callable[[], str]  # '' or why not
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -203,31 +201,3 @@ async def _pump(
             await response.write(b": still here\n\n")
     if not response.prepared:
         await response.prepare(request)
-
-
-async def with_heartbeats(answers: AsyncIterator[Message]) -> AsyncGenerator[Message | None, None]:
-    """The answers, and None whenever nothing came for HEARTBEAT_S (the first time FIRST_WAIT_S)."""
-    waiting: asyncio.Task[Message] | None = None
-    quiet_s = FIRST_WAIT_S
-    try:
-        while True:
-            waiting = waiting or asyncio.create_task(_following(answers))
-            done, _ = await asyncio.wait({waiting}, timeout=quiet_s)
-            quiet_s = HEARTBEAT_S
-            if not done:
-                yield None
-                continue
-            finished, waiting = waiting, None
-            try:
-                answer = finished.result()
-            except StopAsyncIteration:
-                return
-            yield answer
-    finally:
-        if waiting is not None:
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
-
-
-async def _following(answers: AsyncIterator[Message]) -> Message:
-    return await anext(answers)

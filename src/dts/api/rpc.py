@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import NoReturn
 
 import grpc
@@ -13,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from dts import bounds
 from dts.api.errors import problem_of
 from dts.api.methods import Method, Service
+from dts.api.streams import with_heartbeats
 
 # For grpc.aio.server(options=...): the bound on requests, and answers as large as a page may be.
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
@@ -66,9 +68,15 @@ def _streaming(method: Method) -> StreamHandler:
     assert call is not None, "a streaming method has a streaming call"
 
     async def handle(data: bytes, context: Context) -> AsyncIterator[bytes]:
+        told = False
         try:
-            async for answer in call(parse(data)):
-                yield answer.SerializeToString()
+            async with aclosing(with_heartbeats(call(parse(data)))) as answers:
+                async for answer in answers:
+                    if answer is not None:
+                        yield answer.SerializeToString()
+                    elif not told:  # nothing came yet: the client learns that it is connected
+                        await context.send_initial_metadata(())
+                    told = True
         except Exception as error:  # noqa: BLE001 - each becomes a status
             await _abort(context, error, name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -26,6 +27,7 @@ from dts.services.ids import command_id
 from dts.services.jobs import remember
 
 FOLLOW_POLL_S = 1.0  # a follower looks at least so often whether the execution has ended
+END_POLL_S = 0.05  # ... and so often once all its output is there
 SCANNED_PAGES = 20  # store pages looked through for one page of a list that is filtered here
 VERDICT_RANGES = 10_000  # ranges looked at for one page of verdicts
 
@@ -204,6 +206,8 @@ class ExecutionService:
             found, _ = await self.get(key)
             over = found.status.terminal or (current < found.attempt)
             if not over:
+                if output is not None and output.complete:  # all was written, the worker's report is on its way
+                    await asyncio.sleep(END_POLL_S)
                 continue
             output = await self._outputs.get(key, current)  # what came while we asked
             if output is not None and output.size > sent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -129,7 +130,8 @@ class World:
         """An HTTP request: status and parsed body."""
         raw = data if data is not None else None if body is None else json.dumps(body).encode()
         kept = {name.replace("_", "-"): value for name, value in headers.items()}
-        async with self.client.request(verb, path, data=raw, headers=kept) as answer:
+        stream = io.BytesIO(raw) if raw is not None else None
+        async with self.client.request(verb, path, data=stream, headers=kept) as answer:
             text = await answer.read()
             return answer.status, json.loads(text) if text else None
 
