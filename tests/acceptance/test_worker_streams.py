@@ -124,6 +124,9 @@ async def test_a_worker_ends_when_its_server_stays_away_and_nothing_is_left(tmp_
     async with working(tmp_path, lease_ms=1_000) as (scheduler, worker):
         (held,) = scheduler.lease(["a"], shell("true"))
         await scheduler.ended(held)
+        scheduler.hub.ask(scheduler.worker, 0, 1)
+        await scheduler.until(lambda: len(scheduler.full) == 2)
+        assert not scheduler.full[-1].ended  # acknowledged
         await scheduler.stop()
         await poll(lambda: not alive(worker))
 

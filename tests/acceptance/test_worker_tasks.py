@@ -127,6 +127,33 @@ async def test_a_child_that_dies_fails_exactly_one(tmp_path: Path) -> None:
         assert scheduler.times == 1_500
 
 
+async def test_a_call_that_turns_out_long_holds_up_no_other(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("j900")
+    async with working(tmp_path) as (scheduler, _):
+        held = scheduler.lease([f"j{each}" for each in range(1_500)], python(f"{TASKS}:slow_if", str(victim)))
+        await scheduler.until(lambda: len(scheduler.ends) == 1_499)
+        assert held[900] not in scheduler.ends
+        await scheduler.until(lambda: held[900] in scheduler.running)
+        victim.unlink()
+        assert {status for status, _ in await scheduler.ended(*held)} == {Status.COMPLETED}
+        assert scheduler.times == 1_500
+
+
+async def test_what_waits_behind_a_long_call_is_cancelled_at_once(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("j0")
+    async with working(tmp_path, capacity=Demand(slots=1), children=1) as (scheduler, _):
+        warm = scheduler.lease([f"w{each}" for each in range(200)], python(f"{TASKS}:slow_if", str(victim)))
+        await scheduler.ended(*warm)
+        held = scheduler.lease([f"j{each}" for each in range(100)], python(f"{TASKS}:slow_if", str(victim)))
+        await scheduler.until(lambda: held[0] in scheduler.running)
+        scheduler.cancel(*held[1:])
+        assert {status for status, _ in await scheduler.ended(*held[1:])} == {Status.CANCELLED}
+        victim.unlink()
+        assert [status for status, _ in await scheduler.ended(held[0])] == [Status.COMPLETED]
+
+
 async def test_output_keeps_head_and_tail_and_counts_the_rest(tmp_path: Path) -> None:
     async with working(tmp_path) as (scheduler, _):
         size = 20_000_000

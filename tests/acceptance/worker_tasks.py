@@ -98,3 +98,9 @@ def tidy(path: str) -> None:
         time.sleep(300)
     finally:
         Path(path).unlink()
+
+
+def slow_if(path: str) -> None:
+    """Waits in the job whose id is in the file, as long as it is."""
+    while Path(path).exists() and Path(path).read_text() == current().job_id:
+        time.sleep(0.01)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -234,6 +233,6 @@ async def working(folder: Path, lease_ms: int = 60_000, **changes: object) -> As
         yield scheduler, process.pid
     finally:
         await scheduler.stop()
-        if process.returncode is None:
-            os.kill(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
         await process.wait()

@@ -155,7 +155,7 @@ class Child:
             status, error, result = self._call(*specs[spec])
             self._settle_output()
             ended = clock()
-            self._finish((index, started // 1_000_000, ended // 1_000_000, status, error, result))
+            self._finish((index, started, ended, status, error, result))
             if shared.control(index) == STOP:
                 self._channel.sendall(pack(["r"]))
                 return False

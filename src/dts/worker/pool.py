@@ -53,7 +53,11 @@ class _Child:
         self.shared = shared
         self.raw = raw  # what bypasses sys.stdout
         self.chunk: list[Attempt] = []
-        self.open: set[int] = set()  # indexes without a result
+        self.open: set[int] = set()  # indexes whose attempts are ours to end or give back
+        self.left = 0  # results to come: each index has one
+        self.seen = (-1, 0)  # what ran when it was looked at last
+        self.skipped: set[int] = set()  # told to skip
+        self.reclaimable: set[int] = set()  # of those: since before it was looked at last
         self.timed_out: set[int] = set()
         self.kind = ""
         self.given = 0.0
@@ -120,7 +124,10 @@ class Pool:
             items.append((place, job, at, nonce, attempt.number, attempt.fencing))
             self._busy[attempt] = (child, index)
         child.chunk, child.kind = attempts, attempts[0].kind
-        child.open = set(range(len(attempts)))
+        child.open, child.left = set(range(len(attempts))), len(attempts)
+        child.seen = (-1, 0)
+        child.skipped.clear()
+        child.reclaimable.clear()
         child.given, child.spent = time.monotonic(), 0
         child.shared.reset()
         if self._guarded:
@@ -137,8 +144,7 @@ class Pool:
 
     def skip(self, attempt: Attempt) -> None:
         if attempt in self._busy:
-            child, index = self._busy[attempt]
-            child.shared.set_control(index, SKIP)
+            self._skip(*self._busy[attempt])
 
     async def close(self) -> None:
         self._closed = True
@@ -258,7 +264,9 @@ class Pool:
             return
         stuck = time.monotonic() - STUCK_S
         if any(child.given > stuck and child.kind not in self._long for child in self._children.values()):
-            self._grow = self._loop.call_later(GROW_AFTER_S, self._grow_now)  # short calls: more processes would not help
+            self._grow = self._loop.call_later(
+                GROW_AFTER_S, self._grow_now
+            )  # short calls: more processes would not help
             return
         more = max(1, len(self._children) // 2)
         for _ in range(min(more, self._most - len(self._children))):
@@ -324,7 +332,7 @@ class Pool:
             child.channel.drain()
             for each in decode_all(data):
                 self._take(child, each, results, returned)
-        if child.alive and child.chunk and not child.open:
+        if child.alive and child.chunk and not child.left:
             self._learn(child)
             self._now_idle(child)
         if results:
@@ -336,10 +344,13 @@ class Pool:
         index, started_ns, ended_ns, status, error, result = got
         child.spent += ended_ns - started_ns
         started, ended = started_ns // 1_000_000, ended_ns // 1_000_000
+        child.left -= 1
+        self._barren = 0
+        if index not in child.open:
+            return  # it was taken back
         attempt = child.chunk[index]
         child.open.discard(index)
         del self._busy[attempt]
-        self._barren = 0
         if status == COMPLETED:
             results.append((attempt, Status.COMPLETED, End(started, ended, 0, "", result)))
         elif status == FAILED:
@@ -373,33 +384,64 @@ class Pool:
 
     def _look_at_busy(self) -> None:
         self._look = None
-        now_ns, now = time.time_ns(), time.monotonic()
-        for child in list(self._children.values()):
-            if not child.chunk:
-                continue
+        now = time.monotonic()
+        for child in [each for each in self._children.values() if each.chunk]:
             if now - child.given > LOOK_S:
                 self._collect(child, force=True)
-            index, started_ns = child.shared.running()
-            if index not in child.open:
-                continue
-            attempt = child.chunk[index]
-            if attempt.state is State.HANDED:
-                self._host.started(attempt, started_ns // 1_000_000)
-            work = work_of(attempt)
-            if work.timeout_ms and now_ns - started_ns > work.timeout_ms * 1_000_000 and index not in child.timed_out:
-                child.timed_out.add(index)
-                self._stop(child, index, work.kill_grace_ms)
-        if self._busy and not self._closed:
+            if child.chunk:
+                self._look_at(child)
+        if self._busy and not self._closed and self._look is None:
             self._look = self._loop.call_later(LOOK_S, self._look_at_busy)
+
+    def _look_at(self, child: _Child) -> None:
+        """Tells of a start, ends what runs too long, takes back what waits behind it."""
+        running = child.shared.running()
+        if running == child.seen:
+            self._take_back(child, running[0])
+        child.seen = running
+        child.reclaimable = set(child.skipped)
+        index, started_ns = running
+        if index not in child.open:
+            return
+        attempt = child.chunk[index]
+        if attempt.state is State.HANDED:
+            self._host.started(attempt, started_ns // 1_000_000)
+        work = work_of(attempt)
+        ran_ms = (time.time_ns() - started_ns) // 1_000_000
+        if work.timeout_ms and ran_ms > work.timeout_ms and index not in child.timed_out:
+            child.timed_out.add(index)
+            self._stop(child, index, work.kill_grace_ms)
+
+    def _take_back(self, child: _Child, running: int) -> None:
+        """The same call runs as at the last look: the rest of the chunk is told to be skipped, and at the next look given back.
+
+        A child marks what it runs before it reads the control byte, which was written a look ago: so it can neither have begun
+        nor ever begin what is given back here.
+        """
+        if running < 0:
+            return
+        self._sizes[child.kind] = 1
+        self._long.add(child.kind)
+        back = [child.chunk[index] for index in sorted(child.reclaimable & child.open) if index != running]
+        child.open -= child.reclaimable - {running}
+        for attempt in back:
+            del self._busy[attempt]
+        for index in child.open:
+            if index > running:
+                self._skip(child, index)
+        if back:
+            self._host.returned(back)
+
+    def _skip(self, child: _Child, index: int) -> None:
+        if child.shared.control(index) != STOP:
+            child.shared.set_control(index, SKIP)
+            child.skipped.add(index)
 
     def _stop(self, child: _Child, index: int, within_ms: int) -> None:
         """Forbids its start; if it runs already, its process gets TERM and KILL with all that came of it."""
-        shared = child.shared
-        if shared.control(index) != STOP:
-            shared.set_control(index, SKIP)
-        running, _ = shared.running()
-        if running == index:
-            shared.set_control(index, STOP)
+        self._skip(child, index)
+        if child.shared.running()[0] == index:
+            child.shared.set_control(index, STOP)
             context = context_of(child.chunk[index])
             mark = processes.mark(context.execution_id, str(context.attempt))
             self._guard.kill(child.pid, mark, within_ms)
