@@ -71,6 +71,7 @@ class LocalWorkers:
         self._hub = hub
         self._lease_ms = lease_ms
         self._own: WorkerRef | None = None
+        self._process: asyncio.subprocess.Process | None = None
         self._leaving = False
         self._asked: set[WorkerRef] = set()  # to leave
         self._silent: dict[WorkerRef, tuple[int, float]] = {}  # last heard (ms), silent since so many seconds of ours
@@ -86,9 +87,18 @@ class LocalWorkers:
         self._leaving = True
         if self._own is None:
             self.gone.set()
-        else:
-            self._scheduler.leaving(self._own)
+            return
+        self._scheduler.leaving(self._own)
+        if any(info.ref == self._own for info in self._hub.attached()):
             self._hub.leave(self._own, grace_ms, reason)
+        elif self._process is not None:
+            self._terminate(self._process)
+
+    @staticmethod
+    def _terminate(process: asyncio.subprocess.Process) -> None:
+        """Asks a worker that has no stream: what it says to TERM is what it says to `leave`; one that still starts just ends."""
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
 
     def _is_leaving(self) -> bool:
         """Whether this server's worker was asked to end."""
@@ -102,7 +112,11 @@ class LocalWorkers:
             self._own = WorkerRef(self._options.worker, incarnation)
             started = asyncio.get_running_loop().time()
             process = await launch(replace(self._options, incarnation=incarnation, life_lock=str(path)))
+            self._process = process
+            if self._is_leaving():
+                self._terminate(process)
             code = await process.wait()
+            self._process = None
             while not is_free(path):  # its guard is still ending what it had started
                 await asyncio.sleep(LOOK_S / 10)
             ref, self._own = self._own, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 
 from dts.worker.options import WorkerOptions
@@ -14,7 +15,8 @@ async def launch(options: WorkerOptions) -> asyncio.subprocess.Process:
         sys.executable, "-m", "dts.worker", stdin=asyncio.subprocess.PIPE, start_new_session=True
     )
     assert process.stdin is not None
-    process.stdin.write(options.to_json())
-    await process.stdin.drain()
+    with contextlib.suppress(ConnectionError):  # it ended already: its exit code tells
+        process.stdin.write(options.to_json())
+        await process.stdin.drain()
     process.stdin.close()
     return process
