@@ -1,4 +1,4 @@
-"""`python -m bench [NAME ...]`: burst, sustained, lateness, shell, create; all without a name. JSON goes to bench/results/."""
+"""`python -m bench [NAME ...]`: burst, sustained, lateness, shell, create, stored; all without a name. JSON goes to bench/results/."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from bench.embedded import figures
+from bench.embedded import figures, stored
 
 Row = figures.Row
 BENCHES: dict[str, tuple[Callable[[], Row], int]] = {
@@ -18,6 +18,7 @@ BENCHES: dict[str, tuple[Callable[[], Row], int]] = {
     "sustained": (lambda: figures.sustained(8_000, 60), 1),
     "shell": (figures.shell, 3),
     "create": (figures.create, 3),
+    "stored": (stored.stored, 1),
 }
 
 
