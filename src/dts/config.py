@@ -188,7 +188,7 @@ def _worker(reader: _Reader) -> WorkerConfig:
 
     return WorkerConfig(
         id=reader.get("DTS_WORKER_ID", "", _optional(_name), "the worker's name; empty: made from host and process"),
-        slots=amount("DTS_SLOTS", 1, "tasks a worker runs at once; empty: by its processors"),
+        slots=amount("DTS_SLOTS", 1, "tasks a worker runs at once; empty: 64"),
         cpu=amount("DTS_CPU", 0, "millicores a worker offers; empty: what the machine has"),
         memory=amount("DTS_MEMORY", 0, "MiB of memory a worker offers; empty: what the machine has"),
         storage=amount("DTS_STORAGE", 0, "MiB of disk a worker offers; empty: what is free"),

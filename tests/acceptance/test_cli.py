@@ -219,6 +219,21 @@ def test_status_workers_events_verdicts_audit(server: Served, job: str) -> None:
     server.out("job", "delete", "ticks")
 
 
+def test_a_second_worker_joins_and_takes_what_selects_it(server: Served, tmp_path: Path) -> None:
+    token = Path(server.env["DTS_DATABASE"] + ".token").read_text().strip()
+    env = {**environment(tmp_path), "DTS_WORKER_TOKEN": token}
+    command = [BIN / "dts", "worker", "--scheduler", f"localhost:{server.env['SCHEDULER_SERVICE_GRPC_PORT']}"]
+    worker = subprocess.Popen([*command, "--id", "far", "--label", "zone=far", "--slots", "2"], env=env, cwd=tmp_path)
+    try:
+        server.out("job", "create", "--id", "distant", "--name", "distant", "--selector", "zone=far", "--shell", "true")
+        ran = values(server, "job", "run", "distant", "--wait")  # waits in the queue until the worker is there
+        assert (ran["status"], ran["workerId"]) == ("COMPLETED", "far")
+        assert re.search(r"^far .*attached .*0/2 .*zone=far$", server.out("worker", "list"), re.MULTILINE)
+    finally:
+        worker.terminate()
+        assert worker.wait(60) == 0
+
+
 def test_next_asks_the_server_too(server: Served) -> None:
     mine = json.loads(server.out("next", "30 2 * * *", "--tz", "Europe/Paris", "--after", "2026-03-28", "-o", "json"))
     asked = ("next", "30 2 * * *", "--tz", "Europe/Paris", "--after", "2026-03-28", "-o", "json", "--server")
@@ -266,6 +281,15 @@ def test_without_a_server_it_says_how_to_start_one(tmp_path: Path) -> None:
     assert done.returncode == 3
     port = env["JOB_SERVICE_GRPC_PORT"]
     assert done.stderr == (f"Error: no DTS server answers at localhost:{port}\nIs it running? Start it with: dts up\n")
+
+
+def test_a_taken_port_is_told(server: Served, tmp_path: Path) -> None:
+    env = {**environment(tmp_path), "EXECUTION_SERVICE_HTTP_PORT": server.env["EXECUTION_SERVICE_HTTP_PORT"]}
+    done = subprocess.run([BIN / "dts", "up"], env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 3
+    assert env["EXECUTION_SERVICE_HTTP_PORT"] in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Start it with" not in done.stderr
 
 
 def test_wrong_settings_are_told_all_at_once(tmp_path: Path) -> None:

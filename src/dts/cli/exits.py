@@ -29,7 +29,6 @@ _BY_STATUS = {
     "PERMISSION_DENIED": FORBIDDEN,
 }
 _HINTS = {
-    "UNAVAILABLE": "Is it running? Start it with: dts up",
     "DEADLINE_EXCEEDED": "The server did not answer in time: see what it is doing with: dts status",
     "RESOURCE_EXHAUSTED": "Try again in a moment.",
     "UNAUTHENTICATED": "Check the token.",

@@ -35,7 +35,8 @@ def client() -> Iterator[DtsClient]:
             yield found
         except ApiError as error:
             if error.code == "UNAVAILABLE" and error.message.startswith(_NO_CONNECTION):
-                raise ApiError(error.code, f"no DTS server answers at {error.address}", error.address) from None
+                message = f"no DTS server answers at {error.address}\nIs it running? Start it with: dts up"
+                raise ApiError(error.code, message, error.address) from None
             raise
 
 

@@ -35,12 +35,14 @@ _VARIABLES = {
 @click.option("--cpu", type=options.amount, help="Millicores it offers. Default: what the machine has.")
 @click.option("--memory", type=options.amount, help="MiB of memory it offers. Default: what the machine has.")
 @click.option("--storage", type=options.amount, help="MiB of disk it offers. Default: what is free.")
-@click.option("--slots", type=options.amount, help="Tasks it runs at once. Default: by its processors.")
+@click.option("--slots", type=options.amount, help="Tasks it runs at once. Default: 64.")
 @click.option("--label", type=options.pair, multiple=True, help="A label, such as zone=a. Repeatable.")
 @click.option("--resource", type=options.pair, multiple=True, help="A custom resource, such as gpu=2. Repeatable.")
 @click.pass_context
 def group(context: click.Context, /, schedulers: str | None, **given: object) -> int:
     """Run a worker on this machine that attaches to a scheduler; with a subcommand, look at those that are attached.
+
+    It needs the scheduler's token in DTS_WORKER_TOKEN: the file beside its database that ends in .token.
 
     \b
     dts worker --scheduler scheduler.example.com:50052 --slots 50 --label zone=a
