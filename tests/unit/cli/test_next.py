@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 from click.testing import CliRunner
@@ -101,11 +101,12 @@ def test_it_loads_no_library_of_the_server(arguments: list[str]) -> None:
 
 
 def test_it_starts_fast() -> None:
-    best = min(timed() for _ in range(5))
-    assert best < 0.3  # seen: 0.11 s; twice the promised 0.15 s, for a busy machine
+    """In processor time, which a busy machine hardly changes; seen: 0.11 s, of which Python itself takes 0.02 s."""
+    assert min(processor_time() for _ in range(5)) < 0.25
 
 
-def timed() -> float:
-    start = time.perf_counter()
+def processor_time() -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     run("*/5 * * * *")
-    return time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
