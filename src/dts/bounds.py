@@ -14,6 +14,7 @@ CLOCK_HOLD_MS = 30_000  # ... for so long at most
 # Steps and commits
 STEP_FIRES = 2_500  # due instants a shard takes into one commit
 STEP_CHANGES = 5_000  # feed records a shard takes into one commit
+CHANGES_LINGER_MS = 10  # changes alone wait so long after the last commit: one commit takes many of them
 STEP_REPORTS = 512  # worker reports a shard takes into one commit
 STEP_JOBS_OF_GAP = 20_000  # jobs of an outage looked at in one step
 INBOX_CHANGES = 200_000  # changes waiting for a shard: beyond, the feed is slowed

@@ -168,6 +168,7 @@ class Instance:
         """The clock was set by so many ms: what is measured in elapsed time moves along."""
         for desk in self.desks.values():
             desk.adopted += by
+            desk.committed += by
             desk.not_before = 0
             for seen in desk.seen.values():
                 seen.answered += by
@@ -323,8 +324,7 @@ class Instance:
 
     def _wake(self, desk: Desk, hold: bool) -> Instant | None:
         shard = desk.shard
-        changed = desk.changes and not hold  # a held watermark reaches no revision
-        if desk.more or desk.fresh or changed or desk.commands or desk.reports or desk.nudged:
+        if desk.more or desk.fresh or desk.commands or desk.reports or desk.nudged:
             return desk.not_before
         times = [at for worker in shard.placed if (at := self._lease_over(desk, worker)) is not None]
         if not hold:
@@ -334,5 +334,7 @@ class Instance:
         if shard.retries:
             times.append(shard.retries[0][0])
         times += [command.expires for command in shard.held_commands]
+        if desk.changes and not hold:  # a held watermark reaches no revision
+            times.append(desk.committed + bounds.CHANGES_LINGER_MS)
         at = min(times, default=None)
         return None if at is None else max(at, desk.not_before)
