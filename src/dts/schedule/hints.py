@@ -21,10 +21,12 @@ def cron_hints(schedule: CronSchedule, after: int) -> tuple[str, ...]:
 
 def _form_hints(cron: Cron) -> list[str]:
     hints = []
-    if len(cron.fields) >= 6:
+    if len(cron.fields) == 6:
         hints.append(
-            f"{len(cron.fields)} fields: the first is seconds" + (", the last years" if len(cron.fields) == 7 else "")
+            "6 fields: the first is seconds (EventBridge and Temporal read minutes first and a year at the end)"
         )
+    elif len(cron.fields) == 7:
+        hints.append("7 fields: the first is seconds, the last years")
     minutes, hours = cron.mask(MINUTE, 0).bit_count(), cron.mask(HOUR, 0)
     if minutes == 60 and hours != EVERY_HOUR and cron.mask(SECOND, 1).bit_count() == 1:
         hints.append("* in the minute field: it fires 60 times in each of its hours; for once an hour write 0")
@@ -95,6 +97,10 @@ def _weekday_hints(cron: Cron) -> list[str]:
             )
     if any(code // 8 == 5 for code in bits(weekday.nth)):
         hints.append("#5: a month without a fifth one runs nothing")
+    for element in weekday.text.split(","):
+        first, _, step = element.partition("/")
+        if step.isdigit() and int(step) > 1 and first.isalnum():
+            hints.append(f"{element} in the day of week ends on Saturday")
     quartz = len(cron.fields) > 5 or day.special or weekday.special or "?" in (day.text, weekday.text)
     if quartz and any(char.isdigit() for char in _without_counts(weekday.text)):
         hints.append(

@@ -65,6 +65,8 @@ def test_sentences(text: str, sentence: str) -> None:
         ("0 0 * * 1#5", "UTC", "without a fifth one"),
         ("0 0 12 ? * 2", "UTC", "Quartz reads 1 as Sunday"),
         ("0 0 12 * * ?", "UTC", "6 fields: the first is seconds"),
+        ("0 0 * * 1/2", "UTC", "1/2 in the day of week ends on Saturday"),
+        ("0 0 0 1 1 ? 2030", "UTC", "7 fields: the first is seconds, the last years"),
         ("@every 24h", "Europe/Rome", "at a change of the clock its time of day moves"),
         ("0 0 0 1 1 ? 2020", "UTC", "no instant is left"),
     ],
