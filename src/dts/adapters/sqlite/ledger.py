@@ -210,10 +210,14 @@ def _load(conn: sqlite3.Connection, shard: ShardId) -> tuple[Commit, OpenBlocks,
     return commit, open_blocks, ended
 
 
+def _columns(since: str) -> str:
+    """Of a revision (as r), but for `since`: that is as it was applied, earlier or later than the revision says."""
+    return ", ".join(since if name == "since" else f"r.{name}" for name in COLUMNS.split(", "))
+
+
 def _load_terms(conn: sqlite3.Connection, shard: ShardId) -> tuple[list[Term], list[Definition]]:
-    columns = ", ".join(f"r.{name}" for name in COLUMNS.split(", "))
     sql = (
-        f"SELECT t.since, t.in_force, t.rules, {columns} FROM terms AS t INDEXED BY terms_open"
+        f"SELECT t.since, t.in_force, t.rules, {_columns('t.since')} FROM terms AS t INDEXED BY terms_open"
         " JOIN revisions AS r ON r.job = t.job AND r.revision = t.revision"
         " WHERE t.shard = ? AND t.until IS NULL AND r.state <> ? ORDER BY t.job, t.revision"
     )
@@ -228,6 +232,9 @@ def _load_terms(conn: sqlite3.Connection, shard: ShardId) -> tuple[list[Term], l
 
 
 def _load_revisions(conn: sqlite3.Connection, wanted: Sequence[tuple[str, int]]) -> list[Definition]:
-    sql = f"SELECT {COLUMNS} FROM revisions WHERE job = ? AND revision = ?"
+    sql = (
+        f"SELECT {_columns('coalesce(t.since, r.since)')} FROM revisions AS r"
+        " LEFT JOIN terms AS t ON t.job = r.job AND t.revision = r.revision WHERE r.job = ? AND r.revision = ?"
+    )
     found = (conn.execute(sql, each).fetchone() for each in wanted)
     return [definition_of(row) for row in found if row is not None]

@@ -43,6 +43,8 @@ def explain(error: BaseException, path: Path) -> Exception:
         )
     if isinstance(error, sqlite3.IntegrityError):
         return Bug(f"the store refused a row that must not exist twice: {error}")
+    if found == sqlite3.SQLITE_ERROR:
+        return Bug(f"the store does not understand a statement: {error}")
     if isinstance(error, sqlite3.OperationalError):
         return Unavailable(
             f"writing or reading {path} failed ({error}): check the disk and the system's log, and try again"

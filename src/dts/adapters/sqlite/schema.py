@@ -8,7 +8,9 @@ from urllib.parse import quote
 
 APPLICATION_ID = 0x44545331  # 'DTS1' in the file's header: another program's database is never touched
 BUSY_MS = 5_000  # how long a write waits for another program that has the file locked
-CHECKPOINT_PAGES = 2_000  # the write-ahead log is folded into the file after so many pages (8 MB: a pause of about 7 ms)
+CHECKPOINT_PAGES = (
+    2_000  # the write-ahead log is folded into the file after so many pages (8 MB: a pause of about 7 ms)
+)
 CACHE_KIB = 32_768  # page cache of a connection
 STATEMENTS = 256  # prepared statements kept by a connection
 SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
