@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from dts.worker.channel import Channel
+
+PYTHON = (sys.executable, "-P", "-m")  # -P: a file in the working directory must not take a library module's place
+SECRETS = {"DTS_WORKER_TOKEN"}  # variables that no task may see
 
 
 class Tasks(Protocol):
@@ -36,8 +40,11 @@ class GuardProcess:
     def __init__(self, lock: int | None) -> None:
         ours, theirs = socket.socketpair()
         fds = [theirs.fileno()] if lock is None else [theirs.fileno(), lock]
-        command = [sys.executable, "-m", "dts.worker.guard", *map(str, fds)]
-        self.process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL, start_new_session=True)
+        command = [*PYTHON, "dts.worker.guard", *map(str, fds)]
+        env = {name: value for name, value in os.environ.items() if name not in SECRETS}
+        self.process = subprocess.Popen(
+            command, pass_fds=fds, stdin=subprocess.DEVNULL, start_new_session=True, env=env
+        )
         theirs.close()
         self.socket = ours
 
@@ -68,7 +75,7 @@ class Guard:
 
     def zygote(self, channel: int) -> None:
         """Starts the pool's zygote; takes the descriptor of its socket."""
-        self._channel.send(["zygote", [sys.executable, "-m", "dts.worker.zygote"]], [channel])
+        self._channel.send(["zygote", [*PYTHON, "dts.worker.zygote"]], [channel])
 
     def stop(self, id: int, within_ms: int | None) -> None:
         """TERM, then KILL after so long (None: its own grace time)."""

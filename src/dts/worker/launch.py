@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 
+from dts.worker.guarding import PYTHON
 from dts.worker.options import WorkerOptions
 
 
 async def launch(options: WorkerOptions) -> asyncio.subprocess.Process:
     """A worker in a session of its own: it outlives whoever started it, and no terminal's signal reaches it."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "dts.worker", stdin=asyncio.subprocess.PIPE, start_new_session=True
+        *PYTHON, "dts.worker", stdin=asyncio.subprocess.PIPE, start_new_session=True
     )
     assert process.stdin is not None
     with contextlib.suppress(ConnectionError):  # it ended already: its exit code tells

@@ -60,7 +60,7 @@ class Link:
         self.standing = Standing.AWAY
         self.since = time.monotonic()
         self.attached_once = False
-        self.problem = ""
+        self._told = False  # that there is a problem
         self.lease_ms = LEASE_MS
         self._stream = 0
         self._stub: worker_pb2_grpc.WorkerServiceAsyncStub | None = None
@@ -127,11 +127,11 @@ class Link:
         log.info("attached to %s at %s", got.instance, self._options.target)
 
     def _stand(self, standing: Standing, problem: str) -> None:
+        if problem and (standing is not self.standing or not self._told):
+            log.warning("no scheduler at %s: %s", self._options.target, problem)
+        self._told = bool(problem)
         if standing is not self.standing:
             self.standing, self.since = standing, time.monotonic()
-            if problem:
-                log.warning("no scheduler at %s: %s", self._options.target, problem)
-        self.problem = problem
 
     async def _talk(self, agent: Agent, call: Call) -> None:
         """Until the stream ends."""

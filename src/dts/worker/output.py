@@ -60,8 +60,8 @@ class Piece:
             self.tail.clear()
             self.size += len(data)
             return
-        room = max(OUTPUT_HEAD_BYTES - self.size, 0)
-        if room:
+        room = OUTPUT_HEAD_BYTES - self.size
+        if room > 0 and self.head_at + len(self.head) == self.size:
             self.head += data[:room]
             self.size += min(len(data), room)
             data = data[room:]

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import traceback  # noqa: F401
+from pathlib import Path
 
 from dts.worker import processes
 from dts.worker.child import Child
@@ -113,6 +114,7 @@ def main() -> None:
     fd = int(sys.argv[1])
     os.set_inheritable(fd, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.path.append(str(Path.cwd()))  # where people keep their tasks; last, so that nothing of it hides a library
     try:
         Zygote(socket.socket(fileno=fd)).run()
     except (BrokenPipeError, ConnectionResetError):
