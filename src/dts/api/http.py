@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from urllib.parse import parse_qsl
@@ -26,6 +27,8 @@ from dts.wirejson import to_json
 
 JSON, EVENTS, LINES = "application/json", "text/event-stream", "application/x-ndjson"
 QUERY_PARAMETERS = 1_000
+HEARTBEAT_S = 15.0  # a quiet stream of events says that it is alive
+CLOSING: web.AppKey[asyncio.Event] = web.AppKey("closing", asyncio.Event)  # the server stops: streams end
 Ready = Callable[[], str]  # '' or why not
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -46,6 +49,8 @@ def http_app(
     methods = all_methods(served)
     router = Router(methods)
     app = web.Application(middlewares=[_middleware(gate, router)], client_max_size=bounds.REQUEST_BYTES)
+    app[CLOSING] = asyncio.Event()
+    app.on_shutdown.append(_close)
     document = orjson.dumps(openapi(router.routes, version))
 
     async def described(_: web.Request) -> web.Response:
@@ -72,6 +77,10 @@ def http_app(
     app.router.add_get("/readyz", able)
     app.router.add_route("*", "/v1/{rest:.*}", call)
     return app
+
+
+async def _close(app: web.Application) -> None:
+    app[CLOSING].set()
 
 
 def _middleware(gate: Origins, router: Router) -> Middleware:
@@ -182,22 +191,28 @@ async def _stream(request: web.Request, gate: Origins, method: Method, message: 
             raise
         body = orjson.dumps({"error": problem_of(error, method.name).body()})
         await response.write(b"event: error\ndata: " + body + b"\n\n" if events else body + b"\n")
-    await response.write_eof()
+    if response.prepared:
+        await response.write_eof()
     return response
 
 
 async def _pump(
     request: web.Request, response: web.StreamResponse, answers: AsyncIterator[Message | None], events: bool
 ) -> None:
+    """Writes until the answers end, the client has gone or the server stops."""
+    closing, clock = request.app[CLOSING], asyncio.get_running_loop().time
+    spoken = clock()
     async for answer in answers:
-        if request.transport is None or request.transport.is_closing():
+        if request.transport is None or request.transport.is_closing() or closing.is_set():
             return
         if not response.prepared:
             await response.prepare(request)
         if answer is not None:
             line = orjson.dumps(to_json(answer))
             await response.write(b"data: " + line + b"\n\n" if events else line + b"\n")
-        elif events:
+            spoken = clock()
+        elif events and clock() - spoken >= HEARTBEAT_S:
             await response.write(b": still here\n\n")
+            spoken = clock()
     if not response.prepared:
         await response.prepare(request)

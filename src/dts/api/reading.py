@@ -9,12 +9,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import TypeVar
 
 import orjson
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from dts.errors import InvalidArgument
 from dts.gen.job.v1 import job_pb2 as job
@@ -28,6 +30,23 @@ _ECHOED = frozenset(job.JobResponse.DESCRIPTOR.fields_by_name) | {
 _ECHO_TAKEN = frozenset({"job.v1.CreateJobRequest", "job.v1.UpdateJobRequest"})
 _TRUE, _FALSE = ("true", "1"), ("false", "0", "")
 _SINGLE_WORDS = ("google.protobuf.Timestamp", "google.protobuf.Duration", "google.protobuf.FieldMask")
+
+
+M = TypeVar("M", bound=Message)
+
+
+def decode(data: bytes, kind: type[M]) -> M:
+    """A message from its encoding. Raises DecodeError, and InvalidArgument for a field that has another type than its number says.
+
+    A field of an unknown number is a newer client's: it is ignored, as protobuf does.
+    """
+    message = kind.FromString(data)
+    unknown = UnknownFieldSet(message)
+    for index in range(len(unknown)):
+        field = message.DESCRIPTOR.fields_by_number.get(unknown[index].field_number)
+        if field is not None:
+            raise InvalidArgument(field.name, "has another type than this field")
+    return message
 
 
 def parse_json(data: bytes, message: Message) -> None:

@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from dts import bounds
 from dts.api.errors import problem_of
 from dts.api.methods import Method, Service
+from dts.api.reading import decode
 from dts.api.streams import with_heartbeats
 
 # For grpc.aio.server(options=...): the bound on requests, and answers as large as a page may be.
@@ -50,12 +51,12 @@ def _handler(method: Method) -> grpc.RpcMethodHandler[bytes, bytes]:
 
 
 def _unary(method: Method) -> UnaryHandler:
-    call, parse, name = method.unary, method.request.FromString, method.name
+    call, kind, name = method.unary, method.request, method.name
     assert call is not None, "a unary method has a unary call"
 
     async def handle(data: bytes, context: Context) -> bytes:
         try:
-            answer = await call(parse(data))
+            answer = await call(decode(data, kind))
         except Exception as error:  # noqa: BLE001 - each becomes a status
             return await _abort(context, error, name)
         return answer.SerializeToString()
@@ -64,13 +65,13 @@ def _unary(method: Method) -> UnaryHandler:
 
 
 def _streaming(method: Method) -> StreamHandler:
-    call, parse, name = method.streaming, method.request.FromString, method.name
+    call, kind, name = method.streaming, method.request, method.name
     assert call is not None, "a streaming method has a streaming call"
 
     async def handle(data: bytes, context: Context) -> AsyncIterator[bytes]:
         told = False
         try:
-            async with aclosing(with_heartbeats(call(parse(data)))) as answers:
+            async with aclosing(with_heartbeats(call(decode(data, kind)))) as answers:
                 async for answer in answers:
                     if answer is not None:
                         yield answer.SerializeToString()

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -18,6 +19,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from dts.adapters.memory import MemoryStore
+from dts.adapters.sqlite import SqliteStore
 from dts.api.execution_methods import ExecutionMethods
 from dts.api.http import http_app
 from dts.api.job_methods import JobMethods
@@ -44,7 +46,7 @@ class Hand:
 
     scheduler: Scheduler
     hub: WorkerHub
-    store: MemoryStore
+    store: Any
     end: End = NO_END
     status: Status = Status.COMPLETED
     holding: bool = False
@@ -103,7 +105,7 @@ class Hand:
 class World:
     """Everything of one process, and how to talk to it."""
 
-    store: MemoryStore
+    store: Any
     scheduler: Scheduler
     hand: Hand
     jobs: JobService
@@ -147,10 +149,10 @@ class World:
 
 
 @asynccontextmanager
-async def world() -> AsyncIterator[World]:
-    """A running one."""
+async def world(database: Path | None = None) -> AsyncIterator[World]:
+    """A running one, in memory or over an SQLite file."""
     clock = Clock()
-    store = MemoryStore(clock=clock.now)
+    store: Any = MemoryStore(clock=clock.now) if database is None else await SqliteStore.open(database)
     hub = WorkerHub()
     scheduler = Scheduler(Instance(rules=rules_version()), store.ledger, store.feed, hub, clock)
     jobs = JobService(store.jobs, store.feed, scheduler, store.history, clock.now)
