@@ -62,7 +62,7 @@ def test_two_ways_to_write_one(text: str, same: str) -> None:
     [
         ("0 0 13 * 5", [6, 13, 20, 27]),  # or
         ("0 0 */13 * 5", [27]),  # and: it begins with *
-        ("0 0 13 * */5", []),  # and: Sunday or Friday; the 13th is a Friday
+        ("0 0 13 * */5", [13]),  # and: Sunday or Friday; the 13th is a Friday
         ("0 0 L * *", [31]),
         ("0 0 L-3 * *", [28]),
         ("0 0 LW * *", [31]),
@@ -82,9 +82,24 @@ def test_two_ways_to_write_one(text: str, same: str) -> None:
     ],
 )
 def test_days_of_march_2026(text: str, days: list[int]) -> None:
-    if text == "0 0 13 * */5":
-        days = [13]
     assert march(text) == days
+
+
+@pytest.mark.parametrize(
+    ("text", "dates"),
+    [
+        ("0 0 1W 8 *", ["2026-08-03", "2027-08-02", "2028-08-01"]),  # a Saturday: never back into July
+        ("0 0 31W 5 *", ["2026-05-29", "2027-05-31", "2028-05-31"]),  # a Sunday: never on into June
+        ("0 0 LW 2 *", ["2026-02-27", "2027-02-26", "2028-02-29"]),
+        ("0 0 31W 2,3 *", ["2026-03-31", "2027-03-31", "2028-03-31"]),
+        ("0 0 L-30 3-5 *", ["2026-03-01", "2026-05-01", "2027-03-01"]),
+        ("0 0 L-28 2 *", ["2028-02-01", "2032-02-01", "2036-02-01"]),
+        ("0 0 29 2 1#5", ["2028-02-29", "2032-02-29", "2036-02-29"]),  # either: a fifth Monday is the 29th too
+    ],
+)
+def test_days_that_keep_within_their_month(text: str, dates: list[str]) -> None:
+    new_year = parse_instant("2026-01-01T00:00:00Z") - 1
+    assert compile(ScheduleSpec(text)).between(new_year, 10**15, 3) == [parse_instant(date) for date in dates]
 
 
 @pytest.mark.parametrize(
