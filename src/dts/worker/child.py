@@ -30,6 +30,7 @@ from dts.bounds import ERROR_BYTES, RESULT_BYTES
 from dts.worker.context import CURRENT, Context, execution_id
 from dts.worker.frames import Frames, decode, encode, pack
 from dts.worker.shared import COMPLETED, FAILED, SKIP, SKIPPED, STOP, STOPPED, Shared
+from dts.worker.texts import cut
 
 NOTIFY_NS = 1_000_000  # results are told at most so often, and at the end of a chunk
 LINE_BYTES = 4_096  # output is sent at a line's end or when there is so much of it
@@ -92,14 +93,6 @@ def resolve(name: str) -> tuple[Function, bool]:
     if not callable(found):
         raise TypeError(f"{name!r} is not callable")
     return found, inspect.iscoroutinefunction(found)
-
-
-def cut(text: str, size: int) -> str:
-    """At most `size` bytes of UTF-8; what cannot be encoded is escaped."""
-    encoded = text.encode("utf-8", "backslashreplace")
-    if len(encoded) <= size:
-        return encoded.decode()
-    return encoded[: size - 3].decode("utf-8", "ignore") + "..."
 
 
 class Child:

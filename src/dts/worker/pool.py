@@ -17,7 +17,6 @@ import time
 from functools import partial
 from typing import Any
 
-from dts.bounds import ERROR_BYTES
 from dts.model import End, Status
 from dts.worker import processes
 from dts.worker.attempts import Attempt, State
@@ -364,7 +363,7 @@ class Pool:
         if index not in child.timed_out:
             return attempt, Status.CANCELLED, end._replace(error="")
         child.timed_out.discard(index)
-        return attempt, Status.FAILED, end._replace(error=timed_out(work_of(attempt))[:ERROR_BYTES])
+        return attempt, Status.FAILED, end._replace(error=timed_out(work_of(attempt)))
 
     def _learn(self, child: _Child) -> None:
         """The next chunk's size, from the time that this one's calls took by themselves."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dts.gen.job.v1 import job_pb2
 from dts.gen.worker.v1 import worker_pb2
 from dts.model import Block, Demand, End, Held, Key, Report, Status, WorkerRef
-from dts.worker import bodies, child, context, wire
+from dts.worker import bodies, context, texts, wire
 from dts.worker.attempts import Started, Up
 from dts.worker.frames import Frames, decode_all, encode, pack
 from dts.worker.options import WorkerOptions
@@ -78,7 +78,7 @@ def test_shared_memory_is_one_for_both_sides() -> None:
 
 @given(st.text(max_size=200), st.integers(3, 100))
 def test_cut_texts_fit(text: str, size: int) -> None:
-    assert len(child.cut(text, size).encode()) <= size
+    assert len(texts.cut(text, size).encode()) <= size
 
 
 def test_execution_ids_are_those_of_the_model() -> None:

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from dts.bounds import ERROR_BYTES, RESULT_BYTES
-from dts.model import End, Status
+from dts.model import End, Instant, Status
 from dts.worker import clock
 from dts.worker.attempts import Attempt
 from dts.worker.bodies import Task
 from dts.worker.context import Context
 from dts.worker.runners import Host, context_of, timed_out, work_of
+from dts.worker.texts import cut
+
+CODE_MAX = 2**31 - 1
 
 
 class Result(NamedTuple):
@@ -78,8 +81,7 @@ class InLoopRunner:
         work = work_of(attempt)
         started = clock.wall_ms()
         self._host.started(attempt, started)
-        status = Status.CANCELLED
-        result = Result(False)
+        status, end = Status.CANCELLED, End(started)
 
         def write(data: bytes) -> None:
             self._host.wrote(attempt, data)
@@ -88,16 +90,22 @@ class InLoopRunner:
         try:
             async with limit:
                 result = await self._type.run(Work(work.task, context_of(attempt), write))
+            end = _end(started, result)
             status = Status.COMPLETED if result.success else Status.FAILED
         except asyncio.CancelledError:
             pass  # told to stop
         except Exception as problem:  # noqa: BLE001  # whatever a task type raises is its attempt's failure
             status = Status.FAILED
             if isinstance(problem, TimeoutError) and limit.expired():
-                result = Result(False, 0, timed_out(work))
+                end = _end(started, Result(False, 0, timed_out(work)))
             else:
                 write("".join(traceback.format_exception(problem)).encode("utf-8", "backslashreplace"))
-                result = Result(False, 0, f"{type(problem).__name__}: {problem}")
+                end = _end(started, Result(False, 0, f"{type(problem).__name__}: {problem}"))
         del self._tasks[attempt]
-        end = End(started, clock.wall_ms(), result.code, result.error[:ERROR_BYTES], result.result[:RESULT_BYTES])
-        self._host.ended([(attempt, status, end)])
+        self._host.ended([(attempt, status, end._replace(ended=clock.wall_ms()))])
+
+
+def _end(started: Instant, result: Result) -> End:
+    """Raises TypeError or ValueError for what is no Result, which is a failure of the task type."""
+    code = max(-CODE_MAX, min(int(result.code), CODE_MAX))
+    return End(started, 0, code, cut(str(result.error), ERROR_BYTES), cut(str(result.result), RESULT_BYTES))

@@ -16,6 +16,7 @@ from dts.worker.attempts import Attempt
 from dts.worker.bodies import Shell
 from dts.worker.guarding import Guard
 from dts.worker.runners import Ended, Host, context_of, how_it_ended, timed_out, work_of
+from dts.worker.texts import cut
 
 READ_BYTES = 64 * 1024
 READS_AT_ONCE = 16  # before others have a turn
@@ -141,4 +142,4 @@ class ShellRunner:
 
 def _not_started(problem: str) -> End:
     now = clock.wall_ms()
-    return End(now, now, NOT_STARTED, f"cannot start: {problem}"[:ERROR_BYTES])
+    return End(now, now, NOT_STARTED, cut(f"cannot start: {problem}", ERROR_BYTES))
