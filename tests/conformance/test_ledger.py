@@ -165,15 +165,15 @@ async def test_definitions_in_force_and_kept_come_back(world: World) -> None:
         await store.ledger.commit(
             commit(epoch, 1, opened=terms, definitions=begun, blocks=[block([Key("a", 1_500)], Status.QUEUED)])
         )
-        changed = Term("a", 2, 2_000, 2_000, None, "r")
+        changed = Term("a", 2, 1_900, 2_000, None, "r")  # in force from an instant that its revision did not name
         await store.ledger.commit(
-            commit(epoch, 2, opened=[changed], closed=[Close("a", 1, 2_000)], definitions=[definition("a", 2, 2_000)])
+            commit(epoch, 2, opened=[changed], closed=[Close("a", 1, 1_900)], definitions=[definition("a", 2, 1_900)])
         )
     async with opened(world) as store:
         _, commits = await take(store.ledger)
         assert fold(commits).terms == {("a", 2), ("b", 1)}
         known = {(each.job, each.revision): each for one in commits for each in (*one.definitions, *one.kept)}
-        assert known == {("a", 1): definition("a"), ("b", 1): definition("b"), ("a", 2): definition("a", 2, 2_000)}
+        assert known == {("a", 1): definition("a"), ("b", 1): definition("b"), ("a", 2): definition("a", 2, 1_900)}
 
 
 async def test_ownership_names_the_shard_and_ends_with_the_store(world: World) -> None:
