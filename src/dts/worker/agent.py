@@ -15,7 +15,6 @@ from dts.worker.options import WorkerOptions
 from dts.worker.output import Outputs, Store
 from dts.worker.pool import Pool
 from dts.worker.runners import Ended, Runner, work_of
-from dts.worker.tasks.http import HttpType
 from dts.worker.tasks.inloop import InLoopRunner
 from dts.worker.tasks.none import NoneRunner
 from dts.worker.tasks.plugins import Unrunnable, load
@@ -44,7 +43,6 @@ class Agent:
         slots = max(options.capacity.slots, 1)
         pool = Pool(loop, self._guard, self, options.pool_children, slots, options.timed)
         self._runners: dict[str, Runner] = {"shell": shell, "python": pool, "none": NoneRunner(self)}
-        self._runners["http"] = InLoopRunner(loop, self, HttpType())
         self._runners["broken"] = InLoopRunner(loop, self, Unrunnable())
         self._timer: asyncio.TimerHandle | None = None
         self._guarded: dict[int, int] = {}  # deadlines that the guard knows
@@ -81,10 +79,10 @@ class Agent:
         return self._runner(bodies.type_of(kind)).claim(kind)
 
     def _runner(self, type: str) -> Runner:
-        """Of a task type; types of packages are loaded when first needed."""
+        """Of a task type, loaded when first needed."""
         runner = self._runners.get(type)
         if runner is None:
-            made = load(type.removeprefix("custom "))
+            made = load(type)
             if made is None:
                 return self._runners["broken"]
             runner = self._runners[type] = InLoopRunner(self._loop, self, made)

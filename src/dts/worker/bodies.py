@@ -15,6 +15,7 @@ from dts.gen.worker.v1 import worker_pb2 as pb
 from dts.worker.frames import encode
 
 DISTINCT_BODIES = 20_000
+PACKAGED = "custom "  # before a package's type: it cannot take the place of a built-in one
 PYTHON = "python "  # before the function in the kind of python tasks
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
@@ -117,7 +118,7 @@ def _task(got: job_pb2.Task) -> tuple[str, Task]:
             return "python", Call(python.function, encode([args, kwargs]) if args or kwargs else b"")
         case "custom":
             config = _json(got.custom.config)
-            return f"custom {got.custom.type}", Custom(got.custom.type, config if isinstance(config, dict) else {})
+            return PACKAGED + got.custom.type, Custom(got.custom.type, config if isinstance(config, dict) else {})
 
 
 def _json(message: Message) -> Json:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio  # noqa: F401  # imported once here, shared by all children
 import ctypes
+import gc
 import os
 import select
 import signal
@@ -115,6 +116,8 @@ def main() -> None:
     os.set_inheritable(fd, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.path.append(str(Path.cwd()))  # where people keep their tasks; last, so that nothing of it hides a library
+    gc.collect()
+    gc.freeze()  # what the children share stays shared: no collection of theirs writes to it
     try:
         Zygote(socket.socket(fileno=fd)).run()
     except (BrokenPipeError, ConnectionResetError):

@@ -1,13 +1,14 @@
-"""Task types of installed packages, found by their entry points when first needed; and the type of what cannot be run."""
+"""Task types that are loaded when first needed: HTTP, and those of installed packages; and the type of what cannot be run."""
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
-from dts.worker.bodies import Broken, Custom
+from dts.worker.bodies import PACKAGED, Broken, Custom
 from dts.worker.tasks.inloop import Result, TaskType, Work
 
 GROUP = "dts.tasks"
+BUILT_IN = {"http": EntryPoint("http", "dts.worker.tasks.http:HttpType", GROUP)}  # its library takes 0.1 s to load
 
 
 class Unrunnable:
@@ -30,12 +31,16 @@ class Unrunnable:
 
 
 def load(type: str) -> TaskType | None:
-    """A new object of a package's task type, Unrunnable if it cannot be loaded. None: no package has it."""
-    found = [entry for entry in entry_points(group=GROUP) if entry.name == type]
-    if not found:
+    """A new object of a task type, Unrunnable if it cannot be loaded. None: there is none."""
+    if type.startswith(PACKAGED):
+        type = type.removeprefix(PACKAGED)
+        entry = next((each for each in entry_points(group=GROUP) if each.name == type), None)
+    else:
+        entry = BUILT_IN.get(type)
+    if entry is None:
         return None
     try:
-        made: TaskType = found[0].load()()
+        made: TaskType = entry.load()()
     except Exception as problem:  # noqa: BLE001  # a package that does not load must not end the worker
         return Unrunnable(f"task type {type!r} cannot be loaded: {problem.__class__.__name__}: {problem}")
     return made
