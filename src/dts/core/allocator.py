@@ -28,17 +28,24 @@ def amounts(demand: Demand) -> Amounts:
 
 
 class Member:
-    """One worker id: its newest incarnation's capacity, and what all its incarnations hold."""
+    """One worker id: the capacity of the incarnation that gets new work, and what all its incarnations hold."""
 
-    __slots__ = ("attached", "custom", "info", "labels", "leaving", "taken")
+    __slots__ = ("custom", "here", "info", "labels", "leaving", "taken")
 
     def __init__(self, info: WorkerInfo) -> None:
-        self.info = info
-        self.labels = dict(info.labels)
-        self.attached = True
-        self.leaving = False
+        self.here: dict[WorkerRef, WorkerInfo] = {}  # attached incarnations, the last to come is last
         self.taken = [0, 0, 0, 0]
         self.custom: dict[str, int] = {}
+        self.use(info, leaving=False)
+
+    @property
+    def attached(self) -> bool:
+        """Whether any incarnation is."""
+        return bool(self.here)
+
+    def use(self, info: WorkerInfo, *, leaving: bool) -> None:
+        """This incarnation is the one that gets new work, unless it is leaving."""
+        self.info, self.labels, self.leaving = info, dict(info.labels), leaving
 
     def fits(self, demand: Demand) -> int:
         """How many executions of a demand find room now."""
@@ -92,34 +99,48 @@ class Fleet:
 
     def __init__(self) -> None:
         self.members: dict[str, Member] = {}
+        self._leaving: set[WorkerRef] = set()  # until they are buried; also such that have not attached yet
 
     def attach(self, info: WorkerInfo) -> None:
         """A worker's stream began. A new incarnation replaces the old one's capacity, not what it holds."""
         member = self.members.get(info.ref.id)
         if member is None:
             member = self.members[info.ref.id] = Member(info)
-        member.info, member.labels = info, dict(info.labels)
-        member.attached, member.leaving = True, False
+        member.here.pop(info.ref, None)
+        member.here[info.ref] = info
+        self._choose(member)
 
     def detach(self, worker: WorkerRef) -> None:
         """Its stream ended: nothing new goes there."""
         member = self.members.get(worker.id)
-        if member is not None and member.info.ref == worker:
-            member.attached = False
+        if member is not None and member.here.pop(worker, None) is not None:
+            self._choose(member)
             self._forget(worker.id)
 
     def leave(self, worker: WorkerRef) -> None:
-        """It drains: nothing new goes there."""
+        """It drains: nothing new goes there, also if it comes (again) later."""
+        self._leaving.add(worker)
         member = self.members.get(worker.id)
-        if member is not None and member.info.ref == worker:
-            member.leaving = True
+        if member is not None:
+            self._choose(member)
+
+    def bury(self, worker: WorkerRef) -> None:
+        """It is dead."""
+        self.detach(worker)
+        self._leaving.discard(worker)
+
+    def _choose(self, member: Member) -> None:
+        """New work goes to the last incarnation that came and is not leaving: one of an earlier server may come late."""
+        here = list(member.here.values())
+        staying = [info for info in here if info.ref not in self._leaving]
+        info = (staying or here or [member.info])[-1]
+        member.use(info, leaving=not staying)
 
     def take(self, worker: WorkerRef, demand: Demand, count: int) -> None:
         """Placed executions found at a take-over; their worker may not have attached yet."""
         member = self.members.get(worker.id)
         if member is None:
             member = self.members[worker.id] = Member(WorkerInfo(worker, NOTHING, 0))
-            member.attached = False
         member.add(demand, count)
 
     def release(self, worker: WorkerRef, demand: Demand, count: int) -> None:

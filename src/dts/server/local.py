@@ -140,7 +140,7 @@ class LocalWorkers:
                 await self._scheduler.gone(ref)
         while True:
             await self._former()
-            await self._silent_ones()
+            self._silent_ones()
             await asyncio.sleep(LOOK_S)
 
     async def _former(self) -> None:
@@ -153,14 +153,15 @@ class LocalWorkers:
                 continue
             if is_free(path):
                 await self._buried(ref, path)
-            elif ref in attached and ref not in self._asked:
+                continue
+            self._scheduler.leaving(ref)
+            if ref in attached and ref not in self._asked:
                 self._asked.add(ref)
-                self._scheduler.leaving(ref)
                 self._hub.leave(ref, FORMER_GRACE_MS, "another server started")
 
-    async def _silent_ones(self) -> None:
+    def _silent_ones(self) -> None:
         """A worker that says nothing for L of this process's own time is stopped or stuck: it is ended, so that its work is free."""
-        heard = {view.info.ref: view.heard for view in await self._scheduler.workers()}
+        heard = self._scheduler.heard()
         refs = [WorkerRef(self._options.worker, path.name.rsplit(".", 1)[1]) for path in self._locks()]
         for ref in refs:
             last, silent = self._silent.get(ref, (0, 0.0))

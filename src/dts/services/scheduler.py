@@ -215,8 +215,8 @@ class Scheduler:
         self._workers.send(commit.shard, commit.epoch, effects)
         if effects.taken_over:
             for member in self.core.fleet.members.values():
-                if member.attached:
-                    self._workers.ask(member.info.ref, commit.shard, commit.epoch)
+                for worker in member.here:
+                    self._workers.ask(worker, commit.shard, commit.epoch)
         for command, answer in effects.answers:
             future = self._answers.pop(command, None)
             if future is not None and not future.done():
@@ -264,8 +264,17 @@ class Scheduler:
     async def gone(self, worker: WorkerRef) -> None:
         """This incarnation is known to be dead: what it held is free."""
         self.core.detach(worker)
+        self.core.fleet.bury(worker)
         for shard, desk in list(self.core.desks.items()):
             await self.report(shard, Report(worker, desk.shard.epoch, 0, timed=False, gone=True))
+
+    def heard(self) -> dict[WorkerRef, Instant]:
+        """When each incarnation last said something."""
+        found: dict[WorkerRef, Instant] = {}
+        for desk in self.core.desks.values():
+            for worker, seen in desk.seen.items():
+                found[worker] = max(found.get(worker, 0), seen.heard)
+        return found
 
     def holders(self) -> set[WorkerRef]:
         """Workers whose lease is their life and that hold something."""
