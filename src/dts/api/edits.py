@@ -108,10 +108,10 @@ def _reschedule(request: job.UpdateJobRequest, document: job.JobResponse, masked
         first.time_zone = request.time_zone or first.time_zone
     elif "cron_expression" in masked:
         document.ClearField("schedules")
-    elif request.time_zone or "time_zone" in masked:
-        if not document.schedules:
-            raise InvalidArgument("time_zone", "belongs to a schedule, and the job has none")
+    elif document.schedules and (request.time_zone or "time_zone" in masked):
         document.schedules[0].time_zone = request.time_zone or "UTC"
+    if request.time_zone and not document.schedules:
+        raise InvalidArgument("time_zone", "belongs to a schedule, and the job has none")
     return [each.SerializeToString() for each in document.schedules] != before
 
 

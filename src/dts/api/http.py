@@ -167,6 +167,8 @@ async def _read(request: web.Request, found: Match, message: Message) -> None:
     except ValueError as error:  # too many parameters
         raise InvalidArgument("", str(error)) from None
     for name, value in found.values.items():
+        if getattr(message, name) not in ("", value):
+            raise InvalidArgument(name, "is another one in the body than in the path")
         setattr(message, name, value)
 
 

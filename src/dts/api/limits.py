@@ -17,7 +17,7 @@ EXECUTION_ID: Facets = {
     "pattern": r"^[A-Za-z0-9._-]{1,64}@\d{8}T\d{6}\.\d{3}Z(~[0-9a-f]{12})?$",
     "examples": ["backup@20260329T010000.000Z"],
 }
-_LATER: Facets = {"pattern": f"^({str(JOB_ID['pattern'])[1:-1]})?$"}  # empty, or where the last page ended
+_LATER: Facets = {"pattern": f"^({str(JOB_ID['pattern'])[1:-1]})?$"}  # may be empty
 _LATER_EXECUTION: Facets = {"pattern": f"^({str(EXECUTION_ID['pattern'])[1:-1]})?$"}
 _NOT_NEGATIVE: Facets = {"minimum": 0}
 
@@ -32,11 +32,8 @@ _LIMITS: dict[str, Facets] = {
     "tags": {"maxItems": bounds.TAGS},
     "request_id": {"maxLength": REQUEST_ID_LENGTH},
     "page_size": _NOT_NEGATIVE,
-    "revision": _NOT_NEGATIVE,
     "before_revision": _NOT_NEGATIVE,
     "attempt": _NOT_NEGATIVE,
-    "note": {"maxLength": bounds.DESCRIPTION_LENGTH},
-    "by": {"maxLength": bounds.NAME_LENGTH},
     "jobs": {"maxItems": bounds.BULK_JOBS},
     "ids": {"maxItems": bounds.BULK_JOBS},
     "cron_expression": {"maxLength": bounds.SCHEDULE_LENGTH},
@@ -70,10 +67,18 @@ _LIMITS: dict[str, Facets] = {
     "execution.v1.AuditRequest.job_id": _LATER,
     "execution.v1.CancelExecutionRequest.reason": {"maxLength": bounds.NAME_LENGTH},
 }
+for _message in ("UpdateJobRequest", "PauseJobRequest", "ResumeJobRequest"):
+    _LIMITS[f"job.v1.{_message}.revision"] = _NOT_NEGATIVE
+for _message in ("PauseJobRequest", "BatchPauseJobsRequest"):
+    _LIMITS[f"job.v1.{_message}.note"] = {"maxLength": bounds.DESCRIPTION_LENGTH}
+    _LIMITS[f"job.v1.{_message}.by"] = {"maxLength": bounds.NAME_LENGTH}
 for _name in ("cpu", "memory", "storage", "slots", "misfire_limit"):
     _LIMITS[_name] = _NOT_NEGATIVE
 
 
-def limits_of(field: FieldDescriptor) -> Facets:
-    """A field's facets in JSON schema's words."""
-    return _LIMITS.get(field.full_name) or _LIMITS.get(field.name, {})
+def limits_of(field: FieldDescriptor, in_body: bool = False) -> Facets:
+    """A field's facets in JSON schema's words. In a body an id may be left empty: the path has it."""
+    facets = _LIMITS.get(field.full_name) or _LIMITS.get(field.name, {})
+    if in_body and facets is JOB_ID:
+        return _LATER
+    return _LATER_EXECUTION if in_body and facets is EXECUTION_ID else facets

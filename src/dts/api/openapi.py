@@ -102,7 +102,7 @@ def _message(message: Descriptor, strict: bool) -> Schema:
 
 
 def _field(field: FieldDescriptor) -> Schema:
-    facets = dict(limits_of(field))
+    facets = dict(limits_of(field, in_body=True))
     inner = map_value(field)
     if inner is not None:
         value = _single(inner, {}, nullable=False)
@@ -122,7 +122,8 @@ def _single(field: FieldDescriptor, facets: Schema, nullable: bool) -> Schema:
         return {"anyOf": [_reference(inner), {"type": "null"}]} if nullable else _reference(inner)
     null: list[Json] = ["null"] if nullable else []
     if field.enum_type is not None:
-        return {"type": ["string", *null], "enum": [*field.enum_type.values_by_name, *([None] if nullable else [])]}
+        values: list[Json] = [*field.enum_type.values_by_name, *field.enum_type.values_by_number]
+        return {"type": ["string", "integer", *null], "enum": [*values, None] if nullable else values}
     if field.type in _INTEGERS:
         low, high, form = _INTEGERS[field.type]
         # Numbers as text are accepted too, and 64-bit ones are written so.

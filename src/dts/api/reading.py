@@ -22,6 +22,7 @@ from dts.errors import InvalidArgument
 from dts.gen.job.v1 import job_pb2 as job
 from dts.wirejson import Json
 
+EXACT = 2.0**53  # whole numbers beyond it were rounded by the JSON parser
 MAX_DEPTH = 64  # JSON within JSON
 # Fields of a job as it is shown, which a client may send back whole.
 _ECHOED = frozenset(job.JobResponse.DESCRIPTOR.fields_by_name) | {
@@ -185,11 +186,14 @@ def _scalar(value: Json, field: FieldDescriptor, path: str) -> Json:
         raise InvalidArgument(path, f"must be a string, not {_kind(value)}")
     if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL and not isinstance(value, bool):
         raise InvalidArgument(path, f"must be true or false, not {_kind(value)}")
+    if field.cpp_type in _REAL and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise InvalidArgument(path, f"must be a number, not {_kind(value)}")
     if field.cpp_type in _BITS:
         return _whole(value, field, path)
     return value
 
 
+_REAL = frozenset({FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT})
 _BITS = {
     FieldDescriptor.CPPTYPE_INT32: 31,
     FieldDescriptor.CPPTYPE_INT64: 63,
@@ -203,7 +207,7 @@ def _whole(value: Json, field: FieldDescriptor, path: str) -> int:
     number: int | None = None
     if isinstance(value, int) and not isinstance(value, bool):
         number = value
-    elif (isinstance(value, float) and value.is_integer()) or (
+    elif (isinstance(value, float) and value.is_integer() and abs(value) <= EXACT) or (
         isinstance(value, str) and len(value) <= 20 and value.isascii() and value.removeprefix("-").isdigit()
     ):
         number = int(value)
