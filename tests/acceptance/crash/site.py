@@ -18,6 +18,7 @@ from tests.acceptance.served import BIN, STOP_S, Served, environment, wait_until
 TASKS = Path(__file__).parent  # what the worker imports
 POLL_S = 0.02
 REQUEST_S = 30.0
+END_S = 10.0
 GONE_S = 2.0  # how long what a killed worker had started may live
 
 
@@ -61,18 +62,19 @@ class Site:
                 os.kill(pid, signal.SIGKILL)
 
     def workers(self) -> list[int]:
-        """Pids from the workers' own lock files; some may be gone."""
-        texts = [path.read_text() for path in self.folder.glob("*.worker-lock.*")]
-        pids = [int(text.split()[0]) for text in texts if text]
-        return [pid for pid in pids if _of(pid, self.served.env["DTS_DATABASE"])]
+        """Pids of all workers of this database, also of those that only start."""
+        return [pid for pid in self._pids() if _read(pid, "cmdline").endswith("\0-m\0dts.worker\0")]
 
     def strays(self) -> list[str]:
         """Processes of this database (tasks, workers, guards) that do not descend from the present server."""
-        found = []
-        for pid in map(int, (each.name for each in Path("/proc").iterdir() if each.name.isdigit())):
-            if _of(pid, self.served.env["DTS_DATABASE"]) and not self._descends(pid):
-                found.append(f"{pid} {_read(pid, 'cmdline').replace(chr(0), ' ')}")
-        return found
+        strays = [pid for pid in self._pids() if not self._descends(pid)]
+        return [f"{pid} {_read(pid, 'cmdline').replace(chr(0), ' ')}" for pid in strays]
+
+    def _pids(self) -> list[int]:
+        """All processes of this database."""
+        mark = f"\0DTS_DATABASE={self.served.env['DTS_DATABASE']}\0"
+        pids = (int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit())
+        return [pid for pid in pids if mark in f"\0{_read(pid, 'environ')}"]
 
     def _descends(self, pid: int) -> bool:
         while pid > 1:
@@ -110,7 +112,7 @@ class Site:
         self.process.kill()
         self.process.wait()
         self.kill_workers()
-        until("all processes are gone", lambda: not self.strays(), 10)
+        until("all processes are gone", lambda: not self.strays(), END_S)
 
 
 def _read(pid: int, name: str) -> str:
@@ -118,10 +120,6 @@ def _read(pid: int, name: str) -> str:
         return (Path("/proc") / str(pid) / name).read_bytes().decode(errors="replace")
     except OSError:
         return ""
-
-
-def _of(pid: int, database: str) -> bool:
-    return f"\0DTS_DATABASE={database}\0" in f"\0{_read(pid, 'environ')}"
 
 
 @contextmanager
