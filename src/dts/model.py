@@ -452,7 +452,7 @@ class JobView(NamedTuple):
 
 
 class ShardView(NamedTuple):
-    """How a shard is."""
+    """How a shard is. Every due instant up to `accounted` has its verdict, runs, waits, or lies in a pause that goes on."""
 
     shard: ShardId
     epoch: int
@@ -462,3 +462,4 @@ class ShardView(NamedTuple):
     queued: int
     placed: int
     retrying: int
+    accounted: Instant = 0

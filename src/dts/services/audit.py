@@ -46,7 +46,9 @@ class AuditService:
 
         What is complete is asked first, what is open next, history last: so an execution that ends meanwhile is seen at least once.
         """
-        complete = min([await self._history.complete_until(shard) for shard in self._shards])
+        shards, _, _ = await self._live.status()
+        recorded = [await self._history.complete_until(shard) for shard in self._shards]
+        complete = min([*recorded, *(shard.accounted for shard in shards)])
         window = Window(after, until, complete, rules_version())
         opened = await self._open(job, after, until)
         ranges = await self._ranges(job, after, until)

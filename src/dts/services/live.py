@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dts.core.instance import Desk, Instance
 from dts.core.timetable import times_of
 from dts.model import (
+    LAST_JOB,
     NO_END,
     Definition,
     End,
@@ -120,7 +121,17 @@ def shard_view(desk: Desk) -> ShardView:
         counts[Status.QUEUED],
         counts[Status.PLACED],
         counts[Status.RETRYING],
+        _accounted(desk),
     )
+
+
+def _accounted(desk: Desk) -> Instant:
+    """The watermark's instant, or where the work behind it (outages, late changes) begins."""
+    shard = desk.shard
+    owed = (piece.after for pieces in shard.owed.values() for piece in pieces)
+    # An instant at the watermark itself may be cut between two jobs.
+    whole = shard.watermark[0] if shard.watermark[1] == LAST_JOB else shard.watermark[0] - 1
+    return min([whole, *(gap.after[0] - 1 for gap in shard.gaps), *owed])
 
 
 def worker_views(core: Instance) -> list[WorkerView]:
