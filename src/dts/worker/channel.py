@@ -114,11 +114,11 @@ class Channel:
         sent = self._socket.sendmsg(parts, ancillary)
         for fd in fds:
             os.close(fd)
-        for body in parts:
+        for number, body in enumerate(parts):
             self._queue.popleft()
             if sent < len(body):
                 # Their descriptors went with the first byte: what is left of the frames are bytes.
-                rest = parts[parts.index(body) :]
+                rest = parts[number:]
                 for _ in rest[1:]:
                     self._queue.popleft()
                 self._queue.extendleft((each, ()) for each in reversed([body[sent:], *rest[1:]]))
