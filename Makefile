@@ -12,11 +12,11 @@ PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 endif
 # Extra arguments for pytest: make test ARGS="-k cron -x"
 ARGS ?=
-TESTS := $(wildcard tests/unit tests/conformance tests/acceptance tests/simulation)
+TESTS := $(wildcard tests/unit tests/conformance tests/cluster tests/acceptance tests/simulation)
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # ---- set up -----------------------------------------------------------------------------------------------------
 
@@ -39,6 +39,14 @@ setup: dev-env ## Bring .venv up to date with the lock files (the other targets 
 .PHONY: up
 up: run-env ## Run the embedded server in the foreground (ports and DTS_DATABASE from the environment)
 	@exec env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL $(BIN)/dts up
+
+# Kafka and Cassandra on 127.0.0.1:9092 and :9042; ARGS="--kafka-port 19092 --cql-port 19042" for others.
+.PHONY: servers servers-down
+servers: python ## Start one Kafka and one Cassandra for development; their state lies in .cluster
+	@$(PYTHON) deploy/local/servers.py up .cluster $(ARGS)
+
+servers-down: python ## Stop them
+	@$(PYTHON) deploy/local/servers.py down .cluster
 
 # ---- verify -----------------------------------------------------------------------------------------------------
 
