@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,22 @@ async def test_what_waits_behind_a_long_call_is_cancelled_at_once(tmp_path: Path
         assert {status for status, _ in await scheduler.ended(*held[1:])} == {Status.CANCELLED}
         victim.unlink()
         assert [status for status, _ in await scheduler.ended(held[0])] == [Status.COMPLETED]
+
+
+async def test_calls_cancelled_at_random_moments_disturb_no_other(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    async with working(tmp_path, capacity=Demand(slots=6)) as (scheduler, _):
+        bodies = [python(f"{TASKS}:nap", chance.choice([0, 0, 0, 1, 5, 20]), grace_ms=50) for _ in range(1_200)]
+        held = scheduler.lease([f"j{each}" for each in range(1_200)], bodies)
+        unwanted = set(chance.sample(held, 300))
+        for each in chance.sample(sorted(unwanted), 300):
+            await scheduler.until(lambda: len(scheduler.ends) >= 100 or scheduler.running)
+            scheduler.cancel(each)
+            await asyncio.sleep(chance.random() / 200)
+        got = dict(zip(held, await scheduler.ended(*held), strict=True))
+        assert scheduler.times == len(held)
+        assert {status for each, (status, _) in got.items() if each not in unwanted} == {Status.COMPLETED}
+        assert {got[each][0] for each in unwanted} <= {Status.COMPLETED, Status.CANCELLED}
 
 
 async def test_output_keeps_head_and_tail_and_counts_the_rest(tmp_path: Path) -> None:

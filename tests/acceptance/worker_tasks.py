@@ -104,3 +104,7 @@ def slow_if(path: str) -> None:
     """Waits in the job whose id is in the file, as long as it is."""
     while Path(path).exists() and Path(path).read_text() == current().job_id:
         time.sleep(0.01)
+
+
+def nap(milliseconds: int) -> None:
+    time.sleep(milliseconds / 1000)
