@@ -581,3 +581,234 @@ class Gaps(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Gaps: _TypeAlias = Gaps  # noqa: Y015
+
+@_typing.final
+class Term(_message.Message):
+    """A revision's in-force span as it begins."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    IN_FORCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    job: _builtins.str
+    revision: _builtins.int
+    since: _builtins.int
+    in_force: _builtins.int
+    until: _builtins.int
+    rules: _builtins.str
+    def __init__(
+        self,
+        *,
+        job: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        since: _builtins.int = ...,
+        in_force: _builtins.int = ...,
+        until: _builtins.int | None = ...,
+        rules: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_until", b"_until", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_until", b"_until", "in_force", b"in_force", "job", b"job", "revision", b"revision", "rules", b"rules", "since", b"since", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__until: _TypeAlias = _typing.Literal["until"]  # noqa: Y015
+    _WhichOneofArgType__until: _TypeAlias = _typing.Literal["_until", b"_until"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__until) -> _WhichOneofReturnType__until | None: ...
+
+Global___Term: _TypeAlias = Term  # noqa: Y015
+
+@_typing.final
+class Close(_message.Message):
+    """The end of a term."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    job: _builtins.str
+    revision: _builtins.int
+    until: _builtins.int
+    def __init__(
+        self,
+        *,
+        job: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        until: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "revision", b"revision", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Close: _TypeAlias = Close  # noqa: Y015
+
+@_typing.final
+class Answer(_message.Message):
+    """What became of a command: for whoever waits for it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMAND_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
+    command: _builtins.bytes
+    answer: _builtins.str
+    """an execution's id, or '!' and why not"""
+    def __init__(
+        self,
+        *,
+        command: _builtins.bytes = ...,
+        answer: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "command", b"command"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Answer: _TypeAlias = Answer  # noqa: Y015
+
+@_typing.final
+class Commit(_message.Message):
+    """What one step of a shard decided. In the log: whole (in slices, see Record). As an event: without definitions, kept,
+    owed, gaps and waiting, and in parts; the events of one commit add up to it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARD_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    NOW_FIELD_NUMBER: _builtins.int
+    WATERMARK_AT_FIELD_NUMBER: _builtins.int
+    WATERMARK_JOB_FIELD_NUMBER: _builtins.int
+    APPLIED_DEFINITIONS_FIELD_NUMBER: _builtins.int
+    APPLIED_COMMANDS_FIELD_NUMBER: _builtins.int
+    BLOCKS_FIELD_NUMBER: _builtins.int
+    RANGES_FIELD_NUMBER: _builtins.int
+    OPENED_FIELD_NUMBER: _builtins.int
+    CLOSED_FIELD_NUMBER: _builtins.int
+    DEFINITIONS_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    OWED_FIELD_NUMBER: _builtins.int
+    GAPS_FIELD_NUMBER: _builtins.int
+    COMMANDS_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    shard: _builtins.int
+    epoch: _builtins.int
+    seq: _builtins.int
+    now: _builtins.int
+    watermark_at: _builtins.int
+    watermark_job: _builtins.str
+    applied_definitions: _builtins.int
+    applied_commands: _builtins.int
+    part: _builtins.int
+    """of an event: from 0"""
+    parts: _builtins.int
+    @_builtins.property
+    def blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Block]: ...
+    @_builtins.property
+    def ranges(self) -> _containers.RepeatedCompositeFieldContainer[Global___Range]: ...
+    @_builtins.property
+    def opened(self) -> _containers.RepeatedCompositeFieldContainer[Global___Term]: ...
+    @_builtins.property
+    def closed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Close]: ...
+    @_builtins.property
+    def definitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Definition]: ...
+    @_builtins.property
+    def kept(self) -> _containers.RepeatedCompositeFieldContainer[Global___Definition]: ...
+    @_builtins.property
+    def owed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Debt]: ...
+    @_builtins.property
+    def gaps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Gap]: ...
+    @_builtins.property
+    def commands(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def waiting(self) -> _containers.RepeatedCompositeFieldContainer[Global___Command]: ...
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Answer]: ...
+    def __init__(
+        self,
+        *,
+        shard: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+        seq: _builtins.int = ...,
+        now: _builtins.int = ...,
+        watermark_at: _builtins.int = ...,
+        watermark_job: _builtins.str = ...,
+        applied_definitions: _builtins.int = ...,
+        applied_commands: _builtins.int = ...,
+        blocks: _abc.Iterable[Global___Block] | None = ...,
+        ranges: _abc.Iterable[Global___Range] | None = ...,
+        opened: _abc.Iterable[Global___Term] | None = ...,
+        closed: _abc.Iterable[Global___Close] | None = ...,
+        definitions: _abc.Iterable[Global___Definition] | None = ...,
+        kept: _abc.Iterable[Global___Definition] | None = ...,
+        owed: _abc.Iterable[Global___Debt] | None = ...,
+        gaps: _abc.Iterable[Global___Gap] | None = ...,
+        commands: _abc.Iterable[_builtins.bytes] | None = ...,
+        waiting: _abc.Iterable[Global___Command] | None = ...,
+        answers: _abc.Iterable[Global___Answer] | None = ...,
+        part: _builtins.int = ...,
+        parts: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "applied_commands", b"applied_commands", "applied_definitions", b"applied_definitions", "blocks", b"blocks", "closed", b"closed", "commands", b"commands", "definitions", b"definitions", "epoch", b"epoch", "gaps", b"gaps", "kept", b"kept", "now", b"now", "opened", b"opened", "owed", b"owed", "part", b"part", "parts", b"parts", "ranges", b"ranges", "seq", b"seq", "shard", b"shard", "waiting", b"waiting", "watermark_at", b"watermark_at", "watermark_job", b"watermark_job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Commit: _TypeAlias = Commit  # noqa: Y015
+
+@_typing.final
+class Record(_message.Message):
+    """One record of a shard's log: a slice of an encoded Commit. The records of a commit lie together, in one transaction."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORMAT_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    PIECE_FIELD_NUMBER: _builtins.int
+    PIECES_FIELD_NUMBER: _builtins.int
+    SLICE_FIELD_NUMBER: _builtins.int
+    format: _builtins.int
+    """1; a reader refuses what it does not know"""
+    epoch: _builtins.int
+    seq: _builtins.int
+    part: _builtins.int
+    """from 0"""
+    parts: _builtins.int
+    piece: _builtins.int
+    """of a snapshot: which of its commits, from 0"""
+    pieces: _builtins.int
+    """of a snapshot: how many; 0: this is no snapshot"""
+    slice: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        format: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+        seq: _builtins.int = ...,
+        part: _builtins.int = ...,
+        parts: _builtins.int = ...,
+        piece: _builtins.int = ...,
+        pieces: _builtins.int = ...,
+        slice: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "format", b"format", "part", b"part", "parts", b"parts", "piece", b"piece", "pieces", b"pieces", "seq", b"seq", "slice", b"slice"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Record: _TypeAlias = Record  # noqa: Y015
