@@ -98,7 +98,7 @@ async def test_a_worker_without_its_guard_reports_what_was_lost_and_ends(tmp_pat
 
 
 async def test_a_timed_worker_that_hears_nothing_ends_what_runs_in_time(tmp_path: Path) -> None:
-    async with working(tmp_path, lease_ms=2_400, timed=True) as (scheduler, _):
+    async with working(tmp_path, lease_ms=3_000, timed=True) as (scheduler, _):
         held = scheduler.lease(["shell"], shell(TREE.format(tmp_path / "a", "wait")))
         held += scheduler.lease(["python"], python(f"{TASKS}:wait", str(tmp_path / "b"), 300))
         found = [*await tree(tmp_path / "a", 3), *await tree(tmp_path / "b", 1)]

@@ -279,7 +279,10 @@ class Leases:
         for attempt, status, end in results:
             if attempt.state is State.ENDED:
                 continue
-            if status is Status.CANCELLED:
+            if status is Status.FAILED and self.timed and now >= self._shards[attempt.shard].deadline:
+                # Too late to say what it failed of: the guard kills what runs on a lease that is over.
+                self._end(attempt, Status.LOST, end)
+            elif status is Status.CANCELLED:
                 told = end if end.error else end._replace(error=attempt.reason)
                 self._end(attempt, _stopped(attempt, end), told)
             else:

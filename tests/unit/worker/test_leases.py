@@ -216,6 +216,15 @@ def test_a_lease_that_runs_out_gets_term_then_kill_then_is_lost() -> None:
     assert sorted(ends(leases)) == [("a", Status.LOST), ("b", Status.QUEUED)]
 
 
+def test_a_failure_on_a_lease_that_is_over_is_a_loss() -> None:
+    leases = worker()
+    leases.lease(0, lease("a", "b"), 0)
+    a, b = starts(leases)
+    finish(leases, a, now=L - 1, status=Status.FAILED)
+    finish(leases, b, now=L, status=Status.FAILED)
+    assert ends(leases) == [("a", Status.FAILED), ("b", Status.LOST)]
+
+
 def test_nothing_starts_on_a_lease_that_is_over() -> None:
     leases = worker()
     leases.lease(0, lease("a"), L)
