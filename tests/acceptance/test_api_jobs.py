@@ -136,6 +136,16 @@ async def test_a_repeated_create_is_the_same_create(api: World, naming: dict[str
     assert listed["total"] == 1
 
 
+async def test_an_idempotency_key_is_a_request_id(api: World) -> None:
+    body = {"name": "once"}
+    _, first = await api.call("POST", "/v1/jobs", body, Idempotency_Key="k1")
+    assert await api.call("POST", "/v1/jobs", body, Idempotency_Key="k1") == (200, first)
+    _, second = await api.call("POST", "/v1/jobs", body, Idempotency_Key="k2")
+    assert second != first
+    made = await api.job.CreateJob(job.CreateJobRequest(name="once", request_id="k1"))
+    assert made.job_id == first["jobId"]
+
+
 async def test_a_repeat_of_a_create_whose_instant_has_passed_is_still_answered(api: World) -> None:
     at = api.jobs.now() + 60
     request = job.CreateJobRequest(id="soon", schedules=[job.Schedule(expression="@at " + _text(at))])

@@ -47,8 +47,8 @@ def created(request: job.CreateJobRequest, id: str, now: Instant, mark: str = ""
     """
     name = values.text(request.name, bounds.NAME_LENGTH, "name")
     description = values.text(request.description, bounds.DESCRIPTION_LENGTH, "description")
-    metadata = values.metadata(request.metadata)
-    tags = values.tags(request.tags)
+    metadata = values.metadata(request.metadata) if request.metadata else {}
+    tags = values.tags(request.tags) if request.tags else ()
     for field in _OWN:
         request.ClearField(field)  # type: ignore[arg-type]
     encoded = request.SerializeToString(deterministic=True)
@@ -57,7 +57,11 @@ def created(request: job.CreateJobRequest, id: str, now: Instant, mark: str = ""
         template = _template(encoded, id)
     for at, spec in enumerate(template.shape.schedules):
         unexpired(spec, now, f"schedules[{at}]")
-    head = job.JobResponse(id=id, name=name, description=description, metadata=metadata, tags=tags)
+    head = job.JobResponse(id=id, name=name, description=description)
+    if metadata:
+        head.metadata.update(metadata)
+    if tags:
+        head.tags.extend(tags)
     if template.state is JobState.PAUSED:
         head.pause.since.CopyFrom(values.timestamp(now))
     document = bounded(head.SerializeToString() + template.tail)  # two encodings in a row are one message

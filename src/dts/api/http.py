@@ -166,6 +166,9 @@ async def _read(request: web.Request, found: Match, message: Message) -> None:
         raise InvalidArgument("", "the query holds text that is not UTF-8") from None
     except ValueError as error:  # too many parameters
         raise InvalidArgument("", str(error)) from None
+    named = request.headers.get("Idempotency-Key", "")
+    if named and "request_id" in message.DESCRIPTOR.fields_by_name and not getattr(message, "request_id"):  # noqa: B009
+        setattr(message, "request_id", named)  # noqa: B010 - not every message has one
     for name, value in found.values.items():
         if getattr(message, name) not in ("", value):
             raise InvalidArgument(name, "is another one in the body than in the path")

@@ -44,11 +44,18 @@ def _compiles(spec: ScheduleSpec) -> bool:
 
 def unexpired(spec: ScheduleSpec, now: Instant, field: str) -> None:
     """Raises InvalidArgument when the schedule has no instant after now any more."""
-    schedule = compile_schedule(spec)
-    if schedule.next_after(now) is None:
-        last = schedule.previous_before(now + 1)
-        when = f"its last instant was {format_instant(last)}" if last is not None else "it has none at all"
+    last = _last(spec)
+    if last <= now:
+        when = f"its last one was {format_instant(last)}"
         raise InvalidArgument(field, f"{spec.text!r} has no instant after now ({format_instant(now)}): {when}")
+
+
+@lru_cache(maxsize=CHECKED)
+def _last(spec: ScheduleSpec) -> Instant:
+    schedule = compile_schedule(spec)
+    last = schedule.previous_before(schedule.high + 1)
+    assert last is not None, "a schedule without any instant is not compiled"
+    return last
 
 
 def next_run(timing: Timing, after: Instant) -> Instant | None:
