@@ -6,6 +6,7 @@ from __future__ import annotations
 LATE_WINDOW_MIN_MS = 60_000  # the least late window a job may have; at least the failover promise
 FAILOVER_PROMISE_MS = 10_000  # new fires after an instance's death
 FIRST_PUBLICATION_OWES_MS = 24 * 3_600_000  # how far back a new revision owes instants one by one
+CHANGE_LATE_MS = 7 * 24 * 3_600_000  # a revision that comes later owes nothing further back: its predecessor's verdicts stand
 COMMAND_EXPIRY_MS = 24 * 3_600_000
 MAX_GAPS = 16  # jumps of the watermark being worked off at once
 CLOCK_APART_MS = 2_000  # wall and monotonic clock further apart than this: the watermark is held
@@ -44,7 +45,9 @@ RESOURCE_MAX = 2**31 - 1
 WATCH_QUEUE = 10_000  # events waiting for one slow watcher; beyond, it is told that it missed some
 
 # Attempts and leases
-MAX_LOSSES = 5  # attempts handed back or lost; then LOST
+MAX_LOSSES = 100  # points for attempts handed back or lost; then LOST
+LOSS_RUNNING = 20  # points for one that ran, or may have run on another machine: the fifth is the last
+LOSS_WAITING = 1  # for one that did not, as far as is known: it is not to blame for its worker's death
 LEASE_MS = 60_000
 BEATS_PER_LEASE = 12
 KEEP_ALIVES_PER_LEASE = 3
@@ -67,6 +70,7 @@ STOP_GRACE_S = 10.0  # a clean stop lets running tasks finish for so long
 KILL_GRACE_S = 5.0  # between TERM and KILL of a task's group
 REPORT_WAIT_MS = 1_000
 
+assert CHANGE_LATE_MS >= FIRST_PUBLICATION_OWES_MS
 assert LATE_WINDOW_MIN_MS >= FAILOVER_PROMISE_MS
 assert 2 * LEASE_MS // 3 > BROKER_SESSION_MS + 5_000
 assert DEFINITION_BYTES < REQUEST_BYTES

@@ -22,7 +22,7 @@ def decide_reports(shard: Shard, draft: Draft, reports: Sequence[Report]) -> Non
         for ended in report.ended:
             _ended(shard, draft, report.worker, ended)
         if report.gone:
-            lost_workers(shard, draft, (report.worker,))
+            _gone(shard, draft, report)
         elif report.epoch == shard.epoch:
             if report.full:
                 _held(shard, draft, report)
@@ -31,10 +31,23 @@ def decide_reports(shard: Shard, draft: Draft, reports: Sequence[Report]) -> Non
 
 
 def lost_workers(shard: Shard, draft: Draft, workers: Iterable[WorkerRef]) -> None:
-    """All that these workers held is theirs no more."""
+    """All that these workers held is theirs no more; what of it ran is not known."""
     for worker in workers:
         keys = [key for key in shard.placed.get(worker, ()) if key not in draft.touched]
-        _lost(shard, draft, keys, f"worker {worker.id} was lost")
+        _lost(shard, draft, keys, f"worker {worker.id} was lost", bounds.LOSS_RUNNING)
+
+
+def _gone(shard: Shard, draft: Draft, report: Report) -> None:
+    """A dead worker; `report.held` is what is known to have run there when it died."""
+    ran: list[Key] = []
+    waited: list[Key] = []
+    held = set(report.held)
+    for key in shard.placed.get(report.worker, ()):
+        if key not in draft.touched:
+            (ran if Held(key, shard.open[key][0].attempt) in held else waited).append(key)
+    reason = f"worker {report.worker.id} was lost"
+    _lost(shard, draft, ran, reason, bounds.LOSS_RUNNING)
+    _lost(shard, draft, waited, reason, bounds.LOSS_WAITING)
 
 
 def _held(shard: Shard, draft: Draft, report: Report) -> None:
@@ -47,7 +60,7 @@ def _held(shard: Shard, draft: Draft, report: Report) -> None:
             continue
         if block.report < (report.epoch, report.number):
             missing.append(key)
-    _lost(shard, draft, missing, f"worker {report.worker.id} does not hold it")
+    _lost(shard, draft, missing, f"worker {report.worker.id} does not hold it", bounds.LOSS_WAITING)
     for one in held:
         entry = shard.open.get(one.key)
         own = entry is not None and entry[0].worker == report.worker and entry[0].attempt == one.attempt
@@ -122,7 +135,7 @@ def _part(block: Block, places: Sequence[int]) -> Block:
     )
 
 
-def _lost(shard: Shard, draft: Draft, keys: Sequence[Key], reason: str) -> None:
+def _lost(shard: Shard, draft: Draft, keys: Sequence[Key], reason: str, points: int) -> None:
     sources: dict[int, tuple[Block, list[Key], list[int]]] = {}
     for key in keys:
         block, place = shard.open[key]
@@ -130,25 +143,36 @@ def _lost(shard: Shard, draft: Draft, keys: Sequence[Key], reason: str) -> None:
         own.append(key)
         revisions.append(block.revisions[place])
     for block, own, revisions in sources.values():
-        _again(shard, draft, replace(block, keys=own, revisions=revisions, ends=()), reason)
+        _again(shard, draft, replace(block, keys=own, revisions=revisions, ends=()), reason, points)
 
 
-def _again(shard: Shard, draft: Draft, block: Block, reason: str, *, handed_back: bool = False) -> None:
+def _again(
+    shard: Shard,
+    draft: Draft,
+    block: Block,
+    reason: str,
+    points: int = bounds.LOSS_RUNNING,
+    *,
+    handed_back: bool = False,
+) -> None:
     """An attempt that told nothing of its task: placed again, unless it was to run at most once or was lost too often."""
-    losses = block.losses + 1
     if block.cancel:
         draft.add(replace(block, status=Status.CANCELLED, reason=block.cancel))
         return
     once: list[int] = []
-    again: list[int] = []
+    again: dict[int, list[int]] = {}  # by points
     for place in range(len(block.keys)):
         at_most_once = _policies(shard, block, place).delivery is Delivery.AT_MOST_ONCE
-        started = bool(block.ends and block.ends[place].started)
-        at_risk = not handed_back or started
-        (once if at_most_once and at_risk else again).append(place)
+        unstarted = handed_back and not (block.ends and block.ends[place].started)
+        if at_most_once and not unstarted:
+            once.append(place)
+        else:
+            again.setdefault(bounds.LOSS_WAITING if unstarted else points, []).append(place)
     if once:
+        losses = block.losses + points
         draft.add(replace(_part(block, once), status=Status.LOST, losses=losses, reason=f"{reason}; at most once"))
-    if again:
+    for more, places in again.items():
+        losses = block.losses + more
         status = Status.LOST if losses >= bounds.MAX_LOSSES else Status.QUEUED
-        why = f"{reason}; {losses} times in all" if status is Status.LOST else reason
-        draft.add(replace(_part(block, again), status=status, losses=losses, reason=why, worker=None))
+        why = f"{reason}; too often" if status is Status.LOST else reason
+        draft.add(replace(_part(block, places), status=status, losses=losses, reason=why, worker=None))

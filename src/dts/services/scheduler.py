@@ -266,7 +266,9 @@ class Scheduler:
         self.core.detach(worker)
         self.core.fleet.bury(worker)
         for shard, desk in list(self.core.desks.items()):
-            await self.report(shard, Report(worker, desk.shard.epoch, 0, timed=False, gone=True))
+            placed = desk.shard.placed.get(worker, {})
+            ran = [Held(key, desk.running[key][0]) for key in placed if key in desk.running]
+            await self.report(shard, Report(worker, desk.shard.epoch, 0, timed=False, held=ran, gone=True))
 
     def heard(self) -> dict[WorkerRef, Instant]:
         """When each incarnation last said something."""
