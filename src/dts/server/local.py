@@ -27,7 +27,7 @@ log = logging.getLogger("dts.server")
 
 LOOK_S = 0.5  # how often the locks of workers are looked at
 FORMER_GRACE_MS = 7 * 24 * 3_600_000  # a worker of the server before finishes what runs, however long it takes
-RESTART_PAUSE_S = (0.1, 10.0)  # before a worker that died is replaced: first, longest
+RESTART_PAUSE_S = (0.1, 2.0)  # before a worker that died is replaced: first, longest
 LOCK_BYTES = 256
 
 
