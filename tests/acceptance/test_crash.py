@@ -10,15 +10,18 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.crash.load import Facts, Load
-from tests.acceptance.crash.site import Site, site
+from tests.acceptance.crash.site import Site, site, until
 
 SHELL, PYTHON = 40, 160  # fires a second
-PAUSE_S = (0.3, 1.5)  # between two kills: at any moment of a second
+PAUSE_S = (0.3, 2.5)  # between two kills; so that hardly anything that runs for 0.3 s is hit five times in a row
+SOME_S = 1.5
+WORKER_S = 10.0  # until a killed worker is replaced
 KINDS = ("server", "worker", "both")
 
 
 def kill(at: Site, kind: str) -> None:
     """One round. After it a server answers, and of a killed worker nothing runs."""
+    until("there is a worker", at.workers, WORKER_S)
     if kind != "worker":
         at.kill_server()
     if kind != "server":
@@ -64,11 +67,11 @@ def stopped(folder: Path, seconds: float) -> None:
     with site(folder) as at:
         load = Load(at)
         load.create(shell=SHELL, python=PYTHON)
-        time.sleep(PAUSE_S[1])
+        time.sleep(SOME_S)
         at.process.send_signal(signal.SIGSTOP)
         time.sleep(seconds)
         at.process.send_signal(signal.SIGCONT)
-        time.sleep(PAUSE_S[1])
+        time.sleep(SOME_S)
         load.pause()
         facts = load.check(once=True)
     print(f"stopped for {seconds:g} s: {facts.due} due, {len(facts.lines)} starts")
