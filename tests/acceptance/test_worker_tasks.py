@@ -107,10 +107,12 @@ async def test_blocking_python_tasks_spread_over_children_up_to_the_slots(tmp_pa
 
 async def test_a_long_python_task_is_told_as_started_while_it_runs(tmp_path: Path) -> None:
     async with working(tmp_path) as (scheduler, _):
-        held = scheduler.lease(["long"], python(f"{TASKS}:wait", str(tmp_path / "pid"), 0.5))
-        held += scheduler.lease(["sh"], shell("sleep 0.5"))
+        gate = tmp_path / "gate"
+        held = scheduler.lease(["long"], python(f"{TASKS}:wait_for", str(gate)))
+        held += scheduler.lease(["sh"], shell(f"until [ -e {gate} ]; do sleep 0.02; done"))
         await scheduler.until(lambda: set(held) <= set(scheduler.running))
         assert not scheduler.ends
+        gate.touch()
         got = await scheduler.ended(*held)
         assert [end.started for _, end in got] == [scheduler.running[each] for each in held]
         assert got[0][1].result == "'waited'"

@@ -108,3 +108,11 @@ def slow_if(path: str) -> None:
 
 def nap(milliseconds: int) -> None:
     time.sleep(milliseconds / 1000)
+
+
+def wait_for(path: str) -> str:
+    """Ends when a file is there."""
+    end = time.monotonic() + 30
+    while not Path(path).exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    return "waited"

@@ -7,10 +7,10 @@ the socket) and those of a shard whose timed lease is over (a stopped worker ren
 until no process is left.
 
 Frames on the socket (frames.py): from the worker ["spawn", id, shard, argv, env, directory, timeout_ms, grace_ms] and a
-descriptor for the output; ["zygote", argv] and its socket; ["stop", id, within_ms or None]; ["kill", pid, mark, within_ms];
-["pool", pid, shards]: what this child of the pool runs now; ["lease", {shard: deadline in CLOCK_BOOTTIME ms}], the whole of it. To
+descriptor for the output; ["zygote", argv] and its socket; ["stop", id, within_ms or None]; ["kill", member, pid, mark, within_ms];
+["pool", member, pid, shards]: what this child of the pool runs now; ["lease", {shard: deadline in CLOCK_BOOTTIME ms}], the whole of it. To
 the worker, in lists of lists: ["began", id, pid, started_ns], ["ended", id, wait status, started_ns, ended_ns, why] and
-["failed", id, errno, text].
+["failed", id, errno, text]; ["gone", member]: nothing is left of it.
 """
 
 from __future__ import annotations
@@ -80,10 +80,9 @@ class Guard:
         self._ending: set[int] = set()  # ids of trees to be looked at each tick
         self._leases: dict[int, int] = {}
         self._zygotes: set[int] = set()
-        self._pool: dict[int, list[int]] = {}  # pid of a child of the pool -> shards of what it runs
+        self._pool: dict[int, tuple[int, list[int]]] = {}  # member of the pool -> pid, shards of what it runs
         self._null = os.open(os.devnull, os.O_RDWR)
         self._home = Path.cwd()
-        self._next_id = -1  # of trees that the worker names by pid
 
     # ---- the loop ------------------------------------------------------------------------------------------------
 
@@ -157,12 +156,12 @@ class Guard:
             case ["stop", int(id), within] if id in self._trees:
                 tree = self._trees[id]
                 self._stop(tree, "stop", tree.grace if within is None else within / 1000)
-            case ["kill", int(pid), bytes(mark), int(within)]:
-                self._kill(pid, mark, within / 1000)
-            case ["pool", int(pid), list(shards)]:
-                self._pool[pid] = shards
+            case ["kill", int(member), int(pid), bytes(mark), int(within)]:
+                self._kill(member, pid, mark, within / 1000)
+            case ["pool", int(member), int(pid), list(shards)]:
+                self._pool[member] = (pid, shards)
                 if not shards:
-                    del self._pool[pid]
+                    del self._pool[member]
             case ["lease", dict(deadlines)]:
                 self._leases = deadlines
 
@@ -204,14 +203,14 @@ class Guard:
 
     # ---- ending --------------------------------------------------------------------------------------------------
 
-    def _kill(self, pid: int, mark: bytes, within: float) -> None:
-        """Ends a child of the pool with all that came of it; one that is not there any more is none of ours."""
-        if pid not in self._by_pid and processes.parent(pid) in self._zygotes:
-            tree = Tree(self._next_id, -1, pid, mark)
-            self._next_id -= 1
-            self._trees[tree.id] = self._by_pid[pid] = tree
-        if pid in self._by_pid:
-            self._stop(self._by_pid[pid], "stop", within)
+    def _kill(self, member: int, pid: int, mark: bytes, within: float) -> None:
+        """Ends a member of the pool with all that came of it; it may be dead already."""
+        tree = self._trees.get(-member)
+        if tree is None:
+            tree = self._trees[-member] = Tree(-member, -1, pid, mark)
+            self._by_pid[pid] = tree
+        tree.mark = tree.mark or mark
+        self._stop(tree, "stop", within)
 
     def _stop(self, tree: Tree, why: str, within: float) -> None:
         """TERM now (once), KILL after `within` seconds; the sooner of two counts."""
@@ -224,13 +223,13 @@ class Guard:
         tree.kill_at = min(tree.kill_at, kill_at)
         self._ending.add(tree.id)
 
-    def _signal(self, tree: Tree, number: signal.Signals) -> bool:
-        """Signals what is left of a tree; False: nothing is."""
+    def _signal(self, tree: Tree, number: signal.Signals) -> None:
+        """Signals what is left of a tree."""
         pids = processes.members(tree.pid, tree.mark, self._own())
-        group = processes.signal_group(tree.pid, number)
+        if tree.id >= 0 or processes.parent(tree.pid) in self._zygotes:
+            processes.signal_group(tree.pid, number)
         for pid in pids:
             processes.signal_one(pid, number)
-        return group or bool(pids)
 
     def _own(self) -> set[int]:
         return set(self._by_pid) | self._zygotes
@@ -268,28 +267,30 @@ class Guard:
         for tree in list(self._trees.values()):
             if tree.shard in over:
                 self._stop(tree, "lease", 0)
-        for pid in [pid for pid, shards in self._pool.items() if not over.isdisjoint(shards)]:
-            self._kill(pid, b"", 0)
+        for member, (pid, shards) in self._pool.items():
+            if not over.isdisjoint(shards):
+                self._kill(member, pid, b"", 0)
         for shard in over:
             del self._leases[shard]
 
     def _finish(self, tree: Tree, now: float) -> None:
         """Reports a tree of which nothing is left; what the first process left behind is told to go."""
         if tree.id < 0:
-            alive = processes.parent(tree.pid) in self._zygotes or bool(
-                processes.members(tree.pid, tree.mark, self._own())
-            )
+            first = processes.parent(tree.pid) in self._zygotes
+            alive = first or bool(processes.members(tree.pid, tree.mark, self._own()))
         elif tree.status is None:
             alive = True
         else:
             group = processes.signal_group(tree.pid, None)
-            alive = group or bool(processes.orphans(tree.mark, self._own()))
+            alive = group or bool(processes.orphans(tree.pid, tree.mark, self._own()))
         if not alive:
             self._ending.discard(tree.id)
             del self._trees[tree.id], self._by_pid[tree.pid]
             if tree.id >= 0:
                 assert tree.status is not None
                 self._out.append(["ended", tree.id, tree.status, tree.started, tree.ended, tree.why])
+            else:
+                self._out.append(["gone", -tree.id])
         elif not tree.kill_at:
             self._stop(tree, "", tree.grace)
         elif now >= tree.kill_at:

@@ -57,6 +57,7 @@ class Guard:
     ) -> None:
         self._process = process
         self._tasks = tasks
+        self.on_member_gone: Callable[[int], None] = lambda _: None
         self._channel = Channel(loop, process.socket, self._on_frame, tasks.settle, on_gone)
 
     def spawn(
@@ -81,13 +82,13 @@ class Guard:
         """TERM, then KILL after so long (None: its own grace time)."""
         self._channel.send(["stop", id, within_ms])
 
-    def kill(self, pid: int, mark: bytes, within_ms: int) -> None:
-        """The same for a child of the pool with all that came of it."""
-        self._channel.send(["kill", pid, mark, within_ms])
+    def kill(self, member: int, pid: int, mark: bytes, within_ms: int) -> None:
+        """The same for a member of the pool with all that came of it; `on_member_gone` tells when nothing is left."""
+        self._channel.send(["kill", member, pid, mark, within_ms])
 
-    def pool(self, pid: int, shards: Sequence[int]) -> None:
-        """What a child of the pool runs now: it is killed when a lease of these shards is over."""
-        self._channel.send(["pool", pid, shards])
+    def pool(self, member: int, pid: int, shards: Sequence[int]) -> None:
+        """What a member of the pool runs now: it is killed when a lease of these shards is over."""
+        self._channel.send(["pool", member, pid, shards])
 
     def lease(self, deadlines: dict[int, int]) -> None:
         """Until when what runs for each shard may run (CLOCK_BOOTTIME, ms)."""
@@ -107,3 +108,5 @@ class Guard:
                     self._tasks.ended(id, status, started, ended, why)
                 case ["failed", id, _, problem]:
                     self._tasks.failed(id, problem)
+                case ["gone", member]:
+                    self.on_member_gone(member)

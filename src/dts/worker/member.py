@@ -30,10 +30,11 @@ NOTHING_RUNS = (-1, 0)
 
 
 class Taken(NamedTuple):
-    """What became of attempts: ended, or given back unstarted."""
+    """What became of attempts: ended, given back unstarted, or ended once the guard says that nothing is left of the member."""
 
     ended: list[Ended]
     returned: list[Attempt]
+    ending: list[Ended]
 
 
 class Member:
@@ -101,7 +102,7 @@ class Member:
         self.given, self.spent_ns = time.monotonic(), 0
         self._shared.reset()
         if self._tell_shards:
-            self._guard.pool(self.pid, sorted({attempt.shard for attempt in attempts}))
+            self._guard.pool(self.id, self.pid, sorted({attempt.shard for attempt in attempts}))
         self._channel.send((calls, items))
 
     def dispose(self) -> None:
@@ -110,7 +111,7 @@ class Member:
             self._channel.close()
             self._loop.remove_reader(self._raw)
             if self._tell_shards and self.chunk:
-                self._guard.pool(self.pid, [])
+                self._guard.pool(self.id, self.pid, [])
         else:
             self._socket.close()
         self.chunk = []
@@ -121,7 +122,7 @@ class Member:
 
     def collect(self, force: bool = False) -> Taken:
         """Results since the last call (`force`: also those not told yet). Output that was sent before them is read first."""
-        taken = Taken([], [])
+        taken = Taken([], [], [])
         while self._news or force:
             self._news = force = False
             data = self._shared.read()
@@ -141,7 +142,8 @@ class Member:
             self._open.discard(index)
             end = End(started_ns // 1_000_000, time.time_ns() // 1_000_000, code, f"its process ended: {how}")
             attempt = self.chunk[index]
-            taken.ended.append(self._stopped(index, end) if self.doomed else (attempt, Status.FAILED, end))
+            taken.ending.append(self._stopped(index, end) if self.doomed else (attempt, Status.FAILED, end))
+            self.kill(attempt, 0)  # what it had started may live
         taken.returned.extend(self.chunk[each] for each in sorted(self._open))
         self._open.clear()
         return taken, begun
@@ -162,7 +164,7 @@ class Member:
         elif status == SKIPPED:
             taken.returned.append(attempt)
         else:
-            taken.ended.append(self._stopped(index, End(started, ended)))
+            taken.ending.append(self._stopped(index, End(started, ended)))
 
     def _stopped(self, index: int, end: End) -> Ended:
         attempt = self.chunk[index]
@@ -249,9 +251,13 @@ class Member:
         self.doomed = True
         for other in self._open - {index}:
             self.skip(other)
-        context = context_of(self.chunk[index])
+        self.kill(self.chunk[index], within_ms)
+
+    def kill(self, attempt: Attempt, within_ms: int) -> None:
+        """TERM and KILL for what is left of an attempt and of this member; `Guard.on_member_gone` tells when it is done."""
+        context = context_of(attempt)
         mark = processes.mark(context.execution_id, str(context.attempt))
-        self._guard.kill(self.pid, mark, within_ms)
+        self._guard.kill(self.id, self.pid, mark, within_ms)
 
 
 def _memory() -> int:

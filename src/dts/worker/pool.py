@@ -19,7 +19,7 @@ from dts.worker.attempts import Attempt
 from dts.worker.channel import Channel
 from dts.worker.guarding import Guard
 from dts.worker.member import Member, Taken
-from dts.worker.runners import Host, how_it_ended, work_of
+from dts.worker.runners import Ended, Host, how_it_ended, work_of
 from dts.worker.shared import CHUNK_MAX
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ class Pool:
         self._idle: list[Member] = []
         self._reserved: list[Member] = []
         self._busy: dict[Attempt, tuple[Member, int]] = {}
+        self._ending: dict[Attempt, tuple[Member, Ended]] = {}  # ends that wait until nothing is left of their member
         self._sizes: dict[str, int] = {}  # by kind: the next chunk's
         self._long: set[str] = set()  # kinds whose calls take longer than SHORT_S
         self._next_id = 0
@@ -60,6 +61,7 @@ class Pool:
         self._look: asyncio.TimerHandle | None = None
         self._grow: asyncio.TimerHandle | None = None
         self._closed = False
+        guard.on_member_gone = self._on_member_gone
         self._zygote = self._start_zygote()
         self._replenish()
 
@@ -84,9 +86,12 @@ class Pool:
             self._look = self._loop.call_later(LOOK_S, self._look_at_all)
 
     def stop(self, attempt: Attempt, within_ms: int | None) -> None:
+        within = work_of(attempt).kill_grace_ms if within_ms is None else within_ms
         if attempt in self._busy:
             member, index = self._busy[attempt]
-            member.stop(index, work_of(attempt).kill_grace_ms if within_ms is None else within_ms)
+            member.stop(index, within)
+        elif attempt in self._ending:
+            self._ending[attempt][0].kill(attempt, within)
 
     def skip(self, attempt: Attempt) -> None:
         if attempt in self._busy:
@@ -144,15 +149,23 @@ class Pool:
         """A member's process is dead."""
         if member in self._idle:
             self._idle.remove(member)
-        how = how or "exit code 0"
-        taken, begun = member.die(code, how)
+        taken, begun = member.die(code, how or "exit code 0")
         self._barren = 0 if begun or taken.ended or not taken.returned else self._barren + 1
         self._let_go(member)
         self._replenish()
         if taken.returned and self._barren >= BARREN:
             end = End(error=f"the pool's processes end before they run anything: {how}")
-            taken = Taken([*taken.ended, *((each, Status.FAILED, end) for each in taken.returned)], [])
-        self._hand_on(taken)
+            taken.ended.extend((each, Status.FAILED, end) for each in taken.returned)
+            taken.returned.clear()
+        self._hand_on(member, taken)
+
+    def _on_member_gone(self, id: int) -> None:
+        """Nothing is left of what a member had started."""
+        gone = [ended for member, ended in self._ending.values() if member.id == id]
+        for attempt, _, _ in gone:
+            del self._ending[attempt]
+        if gone:
+            self._host.ended(gone)
 
     # ---- growing and shrinking -----------------------------------------------------------------------------------
 
@@ -208,9 +221,12 @@ class Pool:
                 self._now_idle(member)
         if taken.ended:
             self._barren = 0
-        self._hand_on(taken)
+        self._hand_on(member, taken)
 
-    def _hand_on(self, taken: Taken) -> None:
+    def _hand_on(self, member: Member, taken: Taken) -> None:
+        for ended in taken.ending:
+            del self._busy[ended[0]]
+            self._ending[ended[0]] = (member, ended)
         for attempt, _, _ in taken.ended:
             del self._busy[attempt]
         for attempt in taken.returned:
@@ -245,6 +261,6 @@ class Pool:
                 self._collect(member, force=True)
             if member.chunk and (back := member.look()):
                 self._is_long(member.kind)
-                self._hand_on(Taken([], back))
+                self._hand_on(member, Taken([], back, []))
         if self._busy and not self._closed and self._look is None:
             self._look = self._loop.call_later(LOOK_S, self._look_at_all)

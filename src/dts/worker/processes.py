@@ -42,6 +42,14 @@ def parent(pid: int) -> int:
     return 0 if state in "ZX" else int(ppid)
 
 
+def group_of(pid: int) -> int:
+    """The process group of a process; 0: it is gone."""
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0
+
+
 def marked(pid: int, mark: bytes) -> bool:
     """Whether the environment that a process was started with carries a mark."""
     try:
@@ -51,17 +59,16 @@ def marked(pid: int, mark: bytes) -> bool:
     return all(b"\0" + part + b"\0" in environ for part in mark.split(b"\0"))
 
 
-def orphans(mark: bytes, known: set[int]) -> list[int]:
-    """Processes that came to us, the subreaper, from a tree with this mark."""
-    if not mark:
-        return []
-    return [pid for pid in children(os.getpid()) if pid not in known and marked(pid, mark)]
+def orphans(group: int, mark: bytes, known: set[int]) -> list[int]:
+    """Processes that came to us, the subreaper, from a tree with this process group or mark."""
+    strangers = [pid for pid in children(os.getpid()) if pid not in known]
+    return [pid for pid in strangers if group_of(pid) == group or (mark and marked(pid, mark))]
 
 
 def members(pid: int, mark: bytes, known: set[int]) -> list[int]:
     """What is left of a tree: its first process's descendants, its orphans and theirs."""
     found = descendants(pid)
-    for orphan in orphans(mark, known):
+    for orphan in orphans(pid, mark, known):
         found += [orphan, *descendants(orphan)]
     return found
 
