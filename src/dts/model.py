@@ -268,6 +268,12 @@ class Retry(NamedTuple):
 Command = Run | Cancel | Retry
 
 
+def new_key(command: Run | Retry) -> Key:
+    """The execution that a command makes: known as soon as the command is."""
+    job = command.job if isinstance(command, Run) else command.key.job
+    return Key(job, command.issued, command.id.hex()[:12])
+
+
 @dataclass(frozen=True, slots=True)
 class Commit:
     """What one step of a shard decided. `owed` names each changed job's whole remaining debt; `gaps` all of them."""

@@ -96,8 +96,9 @@ class JobStore(Protocol):
 class JobFeed(Protocol):
     """Carries definitions and commands to the shards' owners. `Commit.applied` is a position of this feed."""
 
-    async def publish(self, changes: Sequence[Definition | Command]) -> None:
-        """Durable on return; a command whose id is known already is not published again."""
+    async def publish(self, changes: Sequence[Definition | Command]) -> Sequence[Command]:
+        """Durable on return. A command whose id is known already is not published again: it is given back as it was
+        first published (a feed that cannot know gives back none, and the owner passes over the repeat)."""
         ...
 
     def changes(self, shard: ShardId, after: Position) -> AsyncIterator[Sequence[Change]]:

@@ -150,17 +150,23 @@ class MemoryFeed:
     def __init__(self) -> None:
         self._changes: list[Change] = []
         self._last: Position = (0, 0)
-        self._known: set[bytes] = set()
+        self._known: dict[bytes, Command] = {}
         self._applied: set[bytes] = set()
         self._news: set[asyncio.Event] = set()
 
-    async def publish(self, changes: Sequence[Definition | Command]) -> None:
+    async def publish(self, changes: Sequence[Definition | Command]) -> Sequence[Command]:
         """See ports.JobFeed; definitions are here already (MemoryJobs put them here)."""
+        known: list[Command] = []
         for change in changes:
-            if not isinstance(change, Definition) and change.id not in self._known:
-                self._known.add(change.id)
-                self._last = (self._last[0], self._last[1] + 1)
-                self._add(Change((0, self._last[1]), change))
+            if isinstance(change, Definition):
+                continue
+            if change.id in self._known:
+                known.append(self._known[change.id])
+                continue
+            self._known[change.id] = change
+            self._last = (self._last[0], self._last[1] + 1)
+            self._add(Change((0, self._last[1]), change))
+        return known
 
     def put(self, definition: Definition) -> None:
         """A revision that the job store has made durable."""

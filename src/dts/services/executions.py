@@ -21,10 +21,10 @@ from dts.model import (
     Range,
     Retry,
     Status,
+    new_key,
 )
 from dts.ports import History, JobStore, Live, OutputStore
 from dts.services.ids import command_id
-from dts.services.jobs import remember
 
 FOLLOW_POLL_S = 1.0  # a follower looks at least so often whether the execution has ended
 END_POLL_S = 0.05  # ... and so often once all its output is there
@@ -88,7 +88,6 @@ class ExecutionService:
         self._live = live
         self._history = history
         self._outputs = outputs
-        self._answers: dict[bytes, str] = {}
         self.now = clock
 
     # ---- read ----
@@ -159,8 +158,6 @@ class ExecutionService:
     async def retry(self, key: Key, arguments: bytes = b"", request_id: str = "") -> str:
         """A new execution of an ended one's job: its id. Raises NotFound, FailedPrecondition."""
         command = command_id(request_id, str(key))
-        if command in self._answers:
-            return self._answers[command]
         found, _ = await self.get(key)
         if not found.status.terminal:
             raise FailedPrecondition(f"execution {str(key)!r} has not ended: cancel it first")
@@ -170,12 +167,9 @@ class ExecutionService:
         now = self.now()
         retry = Retry(command, key, now, now + bounds.COMMAND_EXPIRY_MS, row.revision, arguments)
         try:
-            answer = await self._live.submit(retry)
+            return await self._live.submit(retry)
         except OutcomeUnknown:
-            answer = str(Key(key.job, now, command.hex()[:12]))
-        if request_id:
-            remember(self._answers, command, answer)
-        return answer
+            return str(new_key(retry))
 
     # ---- output ----
 

@@ -16,17 +16,16 @@ from dts.model import (
     Instant,
     JobState,
     JobView,
-    Key,
     Revision,
     Run,
     StoredJob,
+    new_key,
 )
 from dts.ports import History, JobFeed, JobStore, Live
 from dts.services.ids import JobIds, command_id
 
 CREATE_ATTEMPTS = 3  # others may take or free a chosen id between our look and our write
 CHANGE_ATTEMPTS = 10  # others may change the job between our look and our write
-ANSWERS = 10_000  # run requests remembered with their answer
 
 IDLE = JobView()
 
@@ -62,7 +61,6 @@ class JobService:
         self._live = live
         self._history = history
         self._ids = JobIds()
-        self._answers: dict[bytes, str] = {}
         self.now = clock
 
     def new_ids(self, count: int) -> list[str]:
@@ -212,24 +210,12 @@ class JobService:
         """
         row = await self.stored(job)
         command = command_id(request_id, job)
-        if command in self._answers:
-            return self._answers[command]
         now = self.now()
         run = Run(command, job, now, now + bounds.COMMAND_EXPIRY_MS, row.revision, arguments)
         try:
-            answer = await self._live.submit(run)
+            return await self._live.submit(run)
         except OutcomeUnknown:  # it is durable and its id is known: the owner will come to it
-            answer = str(Key(job, now, command.hex()[:12]))
-        if request_id:
-            remember(self._answers, command, answer)
-        return answer
-
-
-def remember(answers: dict[bytes, str], command: bytes, answer: str) -> None:
-    """Keeps an answer for repeats of its request; past ANSWERS the oldest is forgotten."""
-    answers[command] = answer
-    if len(answers) > ANSWERS:
-        del answers[next(iter(answers))]
+            return str(new_key(run))
 
 
 def _is_repeat(row: StoredJob | None, id: str, fingerprint: str) -> bool:

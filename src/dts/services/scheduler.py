@@ -13,6 +13,7 @@ from dts import bounds
 from dts.core.instance import Desk, Instance
 from dts.errors import FailedPrecondition, OutcomeUnknown, OwnershipLost, Unavailable
 from dts.model import (
+    Cancel,
     Command,
     Commit,
     Definition,
@@ -31,6 +32,7 @@ from dts.model import (
     WorkerInfo,
     WorkerRef,
     WorkerView,
+    new_key,
 )
 from dts.ports import JobFeed, Ledger, WorkerChannel
 from dts.services import live
@@ -325,7 +327,9 @@ class Scheduler:
         """Publishes a command and waits for its commit."""
         future = self._answers.setdefault(command.id, asyncio.get_running_loop().create_future())
         try:
-            await self._feed.publish([command])
+            for first in await self._feed.publish([command]):
+                if not isinstance(first, Cancel):
+                    return str(new_key(first))  # a repeat: what it made has its id from when it was first asked
             async with asyncio.timeout(bounds.ANSWER_WAIT_S):
                 answer = await asyncio.shield(future)
         except TimeoutError:

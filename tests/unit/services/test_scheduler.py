@@ -235,3 +235,16 @@ async def test_watchers_see_transitions() -> None:
         await world.worker.end(await asyncio.wait_for(world.worker.leases.get(), WAIT_S))
         await asyncio.wait_for(watching, WAIT_S)
         assert seen == [Status.PLACED, Status.COMPLETED]
+
+
+async def test_a_repeat_after_a_restart_gives_the_first_answer() -> None:
+    async with running() as world:
+        await world.create("a")
+        first = await world.scheduler.submit(world.run_command("a"))
+    world.scheduler = Scheduler(Instance(), world.store.ledger, world.store.feed, world.worker, world.clock)
+    world.worker.scheduler = world.scheduler
+    task = asyncio.create_task(world.scheduler.run())
+    later = world.run_command("a")
+    assert await world.scheduler.submit(later._replace(issued=later.issued + 5_000)) == first
+    world.scheduler.stop()
+    await asyncio.wait_for(task, WAIT_S)

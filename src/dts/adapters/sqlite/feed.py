@@ -59,18 +59,21 @@ class Feed:
         for listener in self._listeners:
             listener.push(changes)
 
-    async def publish(self, changes: Sequence[Definition | Command]) -> None:
+    async def publish(self, changes: Sequence[Definition | Command]) -> Sequence[Command]:
         """See ports.JobFeed."""
         commands = [change for change in changes if not isinstance(change, Definition)]
+        known: list[Command] = []
         if not commands:
-            return
+            return known
 
         def run(conn: sqlite3.Connection) -> list[Change]:
-            return self._insert(conn, commands)
+            known.clear()
+            return self._insert(conn, commands, known)
 
         await self._writer.write(run, landed=self.push)
+        return known
 
-    def _insert(self, conn: sqlite3.Connection, commands: Sequence[Command]) -> list[Change]:
+    def _insert(self, conn: sqlite3.Connection, commands: Sequence[Command], known: list[Command]) -> list[Change]:
         new = []
         for command in commands:
             pos = self._commands + 1
@@ -79,6 +82,9 @@ class Feed:
             if conn.execute(sql, row).rowcount == 1:
                 self._commands = pos
                 new.append(Change((0, pos), command))
+            else:
+                (blob,) = conn.execute("SELECT command FROM commands WHERE id = ?", (command.id,)).fetchone()
+                known.append(command_in(log.Command.FromString(blob)))
         return new
 
     async def changes(self, shard: ShardId, after: Position) -> AsyncIterator[Sequence[Change]]:
