@@ -71,6 +71,26 @@ def test_a_second_term_hurries(tmp_path: Path) -> None:
         ended(at, execution, "COMPLETED", 2)
 
 
+def test_a_worker_of_the_server_before_stops_too(tmp_path: Path) -> None:
+    with site(tmp_path) as at:
+        execution = begin(at, 'touch "$CRASH/began"; [ "$DTS_ATTEMPT" != 1 ] || sleep 60', "began")
+        at.kill_server()
+        at.process.wait()
+        at.restart()
+        until("the former worker has attached", lambda: len(at.workers()) == 2 and attached(at) == 2, 10)
+        at.process.send_signal(signal.SIGTERM)
+        until("it is stopping", lambda: at.served.log.read_text().count("stopping") == 1, 5)
+        assert at.stop() < QUICK_S + SLACK_S
+        assert at.strays() == []
+        at.restart()
+        ended(at, execution, "COMPLETED", 2)
+
+
+def attached(at: Site) -> int:
+    """How many times a worker said that it had attached."""
+    return (at.folder / "dts.db.worker.log").read_text().count("attached to") - 1
+
+
 def test_under_load(tmp_path: Path) -> None:
     """Stopped and started again and again: each execution ran once."""
     with site(tmp_path) as at:

@@ -54,12 +54,16 @@ def is_free(path: Path) -> bool:
 
 def kill(path: Path) -> None:
     """Ends the process that a life lock names; its guard ends what it had started."""
-    with contextlib.suppress(OSError, ValueError):
-        os.kill(int(path.read_bytes()[:LOCK_BYTES].split()[0]), signal.SIGKILL)
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        pid = int(path.read_bytes()[:LOCK_BYTES].split()[0])
+        command = Path(f"/proc/{pid}/cmdline")
+        if command.parent.parent.joinpath("self").exists() and b"dts.worker" not in command.read_bytes():
+            return  # it died and its guard has not: the number may be another's by now
+        os.kill(pid, signal.SIGKILL)
 
 
 class LocalWorkers:
-    """`run()` until cancelled; `leave()` asks this server's worker to end, `gone` is set when none of this server lives."""
+    """`run()` until cancelled; `leave()` asks them to end, `gone` is set when none of them lives."""
 
     def __init__(
         self, database: Path, options: WorkerOptions, scheduler: Scheduler, hub: WorkerHub, lease_ms: int
@@ -73,6 +77,8 @@ class LocalWorkers:
         self._own: WorkerRef | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._leaving = False
+        self._ended = asyncio.Event()  # this server's own is no more, and no other is to be started
+        self._awaited: set[Path] = set()  # locks of the workers that were asked to end
         self._asked: set[WorkerRef] = set()  # to leave
         self._silent: dict[WorkerRef, tuple[int, float]] = {}  # last heard (ms), silent since so many seconds of ours
 
@@ -81,17 +87,27 @@ class LocalWorkers:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep_one())
             tasks.create_task(self._look_after())
+            tasks.create_task(self._tell_gone())
+
+    async def _tell_gone(self) -> None:
+        await self._ended.wait()
+        while not all(is_free(path) for path in self._awaited):
+            await asyncio.sleep(LOOK_S / 10)
+        self.gone.set()
 
     def leave(self, grace_ms: int, reason: str) -> None:
-        """Hand back what waits, finish within the grace time, go. A second call hurries."""
+        """Hand back what waits, finish within the grace time, go: so it is for workers of earlier servers too. A second
+        call hurries."""
         self._leaving = True
+        attached = [info.ref for info in self._hub.attached() if not info.timed]
+        for ref in attached:
+            self._scheduler.leaving(ref)
+            self._hub.leave(ref, grace_ms, reason)
+        self._awaited |= {life_lock(self._database, ref.incarnation) for ref in attached}
         if self._own is None:
-            self.gone.set()
-            return
-        self._scheduler.leaving(self._own)
-        if any(info.ref == self._own for info in self._hub.attached()):
-            self._hub.leave(self._own, grace_ms, reason)
-        elif self._process is not None:
+            self._ended.set()
+        elif self._own not in attached and self._process is not None:
+            self._scheduler.leaving(self._own)
             self._terminate(self._process)
 
     @staticmethod
@@ -127,7 +143,7 @@ class LocalWorkers:
             lived = asyncio.get_running_loop().time() - started
             pause = RESTART_PAUSE_S[0] if lived > RESTART_PAUSE_S[1] else min(pause * 2, RESTART_PAUSE_S[1])
             await asyncio.sleep(pause)
-        self.gone.set()
+        self._ended.set()
 
     async def _buried(self, ref: WorkerRef, path: Path) -> None:
         await self._scheduler.gone(ref)

@@ -146,6 +146,9 @@ def _lock(options: WorkerOptions) -> int | None:
     except BlockingIOError:
         os.close(fd)
         return None
+    if os.fstat(fd).st_nlink == 0:  # between the two it was taken for a dead worker's, and removed
+        os.close(fd)
+        return None
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()} {options.incarnation}\n".encode(), 0)
     return fd
