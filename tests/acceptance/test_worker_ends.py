@@ -71,6 +71,14 @@ async def test_what_a_finished_shell_task_left_behind_is_ended(tmp_path: Path) -
         assert not [pid for pid in pids(tmp_path / "a", 3) if alive(pid)]
 
 
+async def test_a_python_task_that_crashed_is_reported_when_its_children_are_gone(tmp_path: Path) -> None:
+    async with working(tmp_path) as (scheduler, _):
+        (held,) = scheduler.lease(["crash"], python(f"{TASKS}:die_with_a_child", str(tmp_path / "a")))
+        ((status, end),) = await scheduler.ended(held)
+        assert (status, end.code, end.error) == (Status.FAILED, 3, "its process ended: exit code 3")
+        assert not [pid for pid in pids(tmp_path / "a", 2) if alive(pid)]
+
+
 async def test_cancel_ends_what_runs(tmp_path: Path) -> None:
     async with working(tmp_path) as (scheduler, _):
         held = scheduler.lease(["shell"], shell(TREE.format(tmp_path / "a", "wait")))

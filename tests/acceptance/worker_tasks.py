@@ -116,3 +116,10 @@ def wait_for(path: str) -> str:
     while not Path(path).exists() and time.monotonic() < end:
         time.sleep(0.01)
     return "waited"
+
+
+def die_with_a_child(path: str) -> None:
+    """Ends its process the hard way while one that it started lives on."""
+    child = subprocess.Popen(["/bin/sleep", "300"], start_new_session=True)
+    Path(path).write_text(f"{os.getpid()} {child.pid}")
+    os._exit(3)
