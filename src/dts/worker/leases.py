@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
-from dts.bounds import BEATS_PER_LEASE, KILL_GRACE_S, LEASE_MESSAGE_KEYS, LEASE_MS
+from dts.bounds import BEATS_PER_LEASE
 from dts.model import (
     NO_END,
     Block,
@@ -25,7 +25,6 @@ from dts.model import (
     End,
     Held,
     Instant,
-    Key,
     Lease,
     Report,
     ShardId,
@@ -33,62 +32,7 @@ from dts.model import (
     WorkerRef,
 )
 from dts.worker.attempts import Action, Attempt, Capacity, Group, Rooms, Skip, Start, Started, State, Stop, Up, Why
-
-TERM_PART = 6  # TERM comes L / TERM_PART before a timed lease ends, but KILL_GRACE_S at most
-KILL_PART = (
-    60  # KILL comes L / KILL_PART before it, so that the guard, which acts at the end itself, has nothing left to do
-)
-BEATS_KEPT = 2 * BEATS_PER_LEASE  # sent beats whose answer may still renew
-ENDS_BYTES = 1024 * 1024  # of errors and results in one message
-
-assert TERM_PART < KILL_PART
-
-
-class _Shard:
-    """What this worker knows of one shard."""
-
-    __slots__ = (
-        "beat",
-        "beat_at",
-        "deadline",
-        "ended",
-        "epoch",
-        "fence",
-        "fresh",
-        "held",
-        "lease_ms",
-        "leased",
-        "number",
-        "reported",
-        "sent",
-        "stage",
-        "stream",
-    )
-
-    def __init__(self) -> None:
-        self.epoch = 0
-        self.number = 0
-        self.stream: int | None = None
-        self.reported = 0  # when the last full report was sent
-        self.lease_ms = LEASE_MS
-        self.beat = 0
-        self.beat_at = 0
-        self.sent: dict[int, int] = {}
-        self.deadline = 0  # of timed leases; 0: none given yet
-        self.stage = 0  # of a lease running out: 1 TERM sent, 2 KILL sent
-        self.held: dict[Held, Attempt] = {}
-        self.ended: dict[Held, tuple[Status, End]] = {}  # unacknowledged
-        self.fresh: list[Held] = []  # of those: not sent on the present stream
-        self.fence = 0  # the highest fencing number seen, and what was leased with it
-        self.leased: set[Held] = set()
-
-    @property
-    def term_at(self) -> int:
-        return self.deadline - min(self.lease_ms // TERM_PART, int(KILL_GRACE_S * 1000))
-
-    @property
-    def kill_at(self) -> int:
-        return self.deadline - self.lease_ms // KILL_PART
+from dts.worker.holding import BEATS_KEPT, Holding, blocks
 
 
 class Leases:
@@ -104,7 +48,7 @@ class Leases:
         self._rooms = rooms
         self._free = Capacity(total)
         self._left = False  # the time to leave came, all was told to stop
-        self._shards: dict[ShardId, _Shard] = {}
+        self._shards: dict[ShardId, Holding] = {}
         self._lease_ms: dict[int, int] = {}  # by stream
         self._urgent: deque[Attempt] = deque()  # more than slots is reserved for them: they go before the backlog
         self._waiting: dict[str, deque[Attempt]] = {}  # by kind; the kind served last is last
@@ -171,7 +115,7 @@ class Leases:
         """Answers with a full report, which is a promise; a lower epoch than the promised one is not answered."""
         if stream not in self._lease_ms:
             return
-        shard = self._shards.setdefault(shard_id, _Shard())
+        shard = self._shards.setdefault(shard_id, Holding())
         if epoch < shard.epoch:
             return
         shard.epoch, shard.stream, shard.lease_ms = epoch, stream, self._lease_ms[stream]
@@ -179,12 +123,12 @@ class Leases:
         shard.reported = now
         shard.beat_at = now + shard.lease_ms // BEATS_PER_LEASE
         shard.fresh.clear()
-        blocks = list(_blocks((held, *end) for held, end in shard.ended.items()))
-        first = blocks[:1]  # what is listed as held besides follows at once
-        held = [*shard.held, *(Held(key, block.attempt) for block in blocks[1:] for key in block.keys)]
+        parts = list(blocks((held, *end) for held, end in shard.ended.items()))
+        first = parts[:1]  # what is listed as held besides follows at once
+        held = [*shard.held, *(Held(key, block.attempt) for block in parts[1:] for key in block.keys)]
         report = Report(self.ref, epoch, shard.number, self.timed, True, held, first)
         self._messages.append(Up(stream, shard_id, report))
-        for block in blocks[1:]:
+        for block in parts[1:]:
             self._messages.append(Up(stream, shard_id, self._report(shard, ended=[block])))
         self._begun.extend(each for each in shard.held.values() if each.state is State.RUNNING)
 
@@ -403,12 +347,12 @@ class Leases:
         shard.ended[attempt.id] = (status, end)
         shard.fresh.append(attempt.id)
 
-    def _renew(self, shard: _Shard, sent: int) -> None:
+    def _renew(self, shard: Holding, sent: int) -> None:
         if sent + shard.lease_ms > shard.deadline:
             shard.deadline = sent + shard.lease_ms
             shard.stage = 0
 
-    def _run_out(self, shard: _Shard, now: int) -> None:
+    def _run_out(self, shard: Holding, now: int) -> None:
         stage = 2 if now >= shard.kill_at else 1 if now >= shard.term_at else 0
         if stage <= shard.stage:
             return
@@ -417,7 +361,7 @@ class Leases:
             within = 0 if stage == 2 else shard.kill_at - now
             self._stop(attempt, Why.LEASE, "the lease ran out: no answer from the scheduler", within)
 
-    def _beat(self, shard_id: ShardId, shard: _Shard, now: int) -> None:
+    def _beat(self, shard_id: ShardId, shard: Holding, now: int) -> None:
         assert shard.stream is not None
         shard.beat += 1
         shard.sent[shard.beat] = now
@@ -426,7 +370,7 @@ class Leases:
             del shard.sent[next(iter(shard.sent))]
         self._messages.append(Up(shard.stream, shard_id, self._report(shard, beat=shard.beat)))
 
-    def _report(self, shard: _Shard, ended: Sequence[Block] = (), beat: int = 0) -> Report:
+    def _report(self, shard: Holding, ended: Sequence[Block] = (), beat: int = 0) -> Report:
         return Report(self.ref, shard.epoch, shard.number, self.timed, ended=ended, beat=beat)
 
     def _flush(self) -> None:
@@ -434,7 +378,7 @@ class Leases:
             if shard.fresh and shard.stream is not None:
                 fresh = [(held, *end) for held in shard.fresh if (end := shard.ended.get(held))]
                 shard.fresh.clear()
-                for block in _blocks(fresh):
+                for block in blocks(fresh):
                     self._messages.append(Up(shard.stream, shard_id, self._report(shard, ended=[block])))
         if self._begun:
             begun, self._begun = self._begun, []
@@ -451,7 +395,6 @@ class Leases:
 
 
 _identity = id
-_NO_DEMAND = Demand()
 
 
 def _stopped(attempt: Attempt, end: End) -> Status:
@@ -461,26 +404,3 @@ def _stopped(attempt: Attempt, end: End) -> Status:
     if attempt.why is Why.LEAVE or not end.started:
         return Status.QUEUED
     return Status.LOST
-
-
-def _blocks(ends: Iterable[tuple[Held, Status, End]]) -> Iterator[Block]:
-    """Ends as blocks of one attempt number and status, each small enough for one message."""
-    groups: dict[tuple[int, Status], tuple[list[Key], list[End]]] = {}
-    sizes: dict[tuple[int, Status], int] = {}
-    for held, status, end in ends:
-        kind = (held.attempt, status)
-        group = groups.get(kind)
-        if group is None:
-            group = groups[kind] = ([], [])
-            sizes[kind] = 0
-        group[0].append(held.key)
-        group[1].append(end)
-        sizes[kind] += len(end.error) + len(end.result)
-        if len(group[0]) >= LEASE_MESSAGE_KEYS or sizes[kind] >= ENDS_BYTES:
-            yield _block(*kind, *groups.pop(kind))
-    for kind, group in groups.items():
-        yield _block(*kind, *group)
-
-
-def _block(attempt: int, status: Status, keys: list[Key], ends: list[End]) -> Block:
-    return Block(keys, (), _NO_DEMAND, status, attempt, ends=ends)
