@@ -54,6 +54,7 @@ def run(options: WorkerOptions) -> int:
     try:
         return uvloop.run(_main(options, guard))
     finally:
+        guard.socket.close()  # the guard ends with it, whatever happened here
         guard.process.wait()
         _end_descendants()
 
