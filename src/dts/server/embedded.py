@@ -42,6 +42,7 @@ FORGET_EVERY_S = 3_600.0
 FORGET_ROWS = 5_000  # in one transaction
 FORGET_PAUSE_S = 0.05  # between two, so that commits go first
 DAY_MS = 86_400_000
+HAND_BACK_S = 3.0  # at the end of a stop: for the worker to say what became of the tasks that it had to KILL
 GC_THRESHOLD = (50_000, 20, 100)  # a full collection over 100 000 jobs takes longer than a fire may wait
 SWITCH_INTERVAL_S = (
     0.001  # the writer's thread gets the interpreter so soon: at the default 5 ms a small commit takes 11 ms and more
@@ -167,7 +168,7 @@ class _Server:
         """Nothing new, then the worker's last results, then the last commits."""
         await parts.listeners.ready("it is stopping")
         await parts.listeners.close_http()
-        longest = bounds.STOP_GRACE_S + bounds.KILL_GRACE_S
+        longest = bounds.STOP_GRACE_S + bounds.KILL_GRACE_S + HAND_BACK_S
         closing = asyncio.get_running_loop().create_task(parts.listeners.close(longest))
         try:
             async with asyncio.timeout(longest):
