@@ -16,11 +16,12 @@ SHELL, PYTHON = 40, 160  # fires a second
 PAUSE_S = (0.3, 2.5)  # between two kills; so that hardly anything that runs for 0.3 s is hit five times in a row
 SOME_S = 1.5
 WORKER_S = 10.0  # until a killed worker is replaced
+STARTING, STARTING_S = 0.4, (0.1, 1.2)  # how often and when a starting server is killed
 KINDS = ("server", "worker", "both")
 
 
-def kill(at: Site, kind: str) -> None:
-    """One round. After it a server answers, and of a killed worker nothing runs."""
+def kill(at: Site, kind: str, dice: random.Random) -> None:
+    """One round. After it a server answers, and of a killed worker nothing runs. A next server may be killed as it starts."""
     until("there is a worker", at.workers, WORKER_S)
     if kind != "worker":
         at.kill_server()
@@ -28,6 +29,10 @@ def kill(at: Site, kind: str) -> None:
         at.kill_workers()
     if kind != "worker":
         at.process.wait()
+        if dice.random() < STARTING:
+            at.start_and_kill(dice.uniform(*STARTING_S))
+            if kind != "server":
+                at.kill_workers()
         at.restart()
     if kind != "server":
         at.nothing_left()
@@ -43,7 +48,7 @@ def rounds(folder: Path, kind: str, count: int) -> Facts:
         load.create(shell=SHELL, python=PYTHON)
         for _ in range(count):
             time.sleep(dice.uniform(*PAUSE_S))  # the random moment is the point
-            kill(at, kind)
+            kill(at, kind, dice)
         load.pause()
         facts = load.check(once=kind == "server")
     print(

@@ -52,6 +52,13 @@ class Site:
         self.served.process = self._start(self.served.env)
         wait_until_ready(self.served)
 
+    def start_and_kill(self, after_s: float) -> None:
+        """A server that is killed while it starts, or just after."""
+        self.served.process = self._start(self.served.env)
+        time.sleep(after_s)
+        self.process.kill()
+        self.process.wait()
+
     def kill_server(self) -> None:
         self.process.kill()
 
