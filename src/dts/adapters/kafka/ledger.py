@@ -1,0 +1,246 @@
+"""Ledger: a commit is one Kafka transaction of its records in the shard's log and of its events.
+
+Who may write is decided by the fencing of producers and by the fold, never by the consumer group. All that blocks runs
+in threads; of one shard one thing is under way at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from dts.adapters.commitcodec import Encoded, slices
+from dts.adapters.kafka import settings as s
+from dts.adapters.kafka.fold import FORMAT, Folded, fold
+from dts.adapters.kafka.group import Membership
+from dts.adapters.kafka.settings import KafkaSettings
+from dts.adapters.kafka.transactions import Probe, Transactions, no_probe
+from dts.errors import Bug, OwnershipLost, Unavailable
+from dts.gen.log.v1 import log_pb2 as log
+from dts.model import Commit, Outcome, ShardId
+
+logger = logging.getLogger("dts.kafka")
+
+T = TypeVar("T")
+OPEN_PAUSE_S = 1.0  # between two tries to take over while the brokers do not answer
+
+
+class Owner:
+    """One ownership of a shard: its producer, and how far its log is. Methods block; `busy` is held by who calls them."""
+
+    def __init__(self, settings: KafkaSettings, shard: ShardId, probe: Probe) -> None:
+        self.busy = threading.Lock()
+        self.transactions = Transactions(settings, shard, probe)
+        self.epoch = 0
+        self.seq = 0
+        self._settings = settings
+        self._shard = shard
+        self._sizes = Folded([], 0, 0, 0, 0, 0, 0)
+        self._pending: tuple[int, int] = (0, 0)  # seq and size of the commit under way
+
+    def take_over(self, least: int) -> list[Commit]:
+        """Fences the former owner and folds. The new epoch is above `least`."""
+        self.transactions.initialise()
+        found = fold(self._settings, self._shard)
+        self.epoch, self.seq = max(found.epoch, least) + 1, found.seq
+        self._sizes = found._replace(commits=[])
+        return found.commits
+
+    def commit(self, commit: Commit) -> Outcome:
+        """Writes it. Raises OwnershipLost."""
+        if commit.seq != self.seq + 1:
+            raise Bug(f"commit {commit.seq} of shard {commit.shard} follows {self.seq}")
+        encoded = Encoded(commit)
+        whole = encoded.whole()
+        self._pending = commit.seq, len(whole)
+        return self._done(self.transactions.commit(list(_records(commit, whole)), encoded.events()))
+
+    def resolve(self, commit: Commit) -> Outcome:
+        """What became of it. Raises OwnershipLost."""
+        if self.transactions.unknown:
+            self._done(self.transactions.resolve())
+        return Outcome.COMMITTED if self.seq == commit.seq else Outcome.REFUSED
+
+    def wants_snapshot(self) -> bool:
+        """See ports.Ledger."""
+        sizes = self._sizes
+        if sizes.tail == 0:
+            return False
+        least = s.SNAPSHOT_FACTOR * max(sizes.snapshot, s.SNAPSHOT_LEAST_BYTES)
+        return sizes.tail > least or sizes.last - sizes.since > s.SNAPSHOT_AGE_MS
+
+    def snapshot(self, commits: Sequence[Commit]) -> None:
+        """Writes the whole state in one transaction, then trims the log before it. Refused: the log stays longer."""
+        if commits[-1].seq != self.seq:
+            raise Bug(f"a snapshot of commit {commits[-1].seq} of shard {self._shard}, after {self.seq}")
+        records: list[bytes] = []
+        size = 0
+        for piece, commit in enumerate(commits):
+            whole = Encoded(commit).whole()
+            size += len(whole)
+            records += _records(commit, whole, piece, len(commits))
+        outcome = self.transactions.commit(records, ())
+        if outcome is Outcome.UNKNOWN:
+            outcome = self.transactions.resolve()
+        if outcome is Outcome.REFUSED:
+            self._sizes = self._sizes._replace(tail=0)  # asked for again when the log has grown as much once more
+            return
+        appended = self.transactions.appended
+        self._sizes = self._sizes._replace(snapshot=size, tail=0, since=appended.at, last=appended.at)
+        logger.info("shard %d: snapshot of commit %d, %d bytes", self._shard, self.seq, size)
+        self._trim(appended.first)
+
+    def _done(self, outcome: Outcome) -> Outcome:
+        if outcome is Outcome.COMMITTED:
+            self.seq, size = self._pending
+            at = self.transactions.appended.at
+            self._sizes = self._sizes._replace(tail=self._sizes.tail + size, last=at, since=self._sizes.since or at)
+        return outcome
+
+    def _trim(self, first: int) -> None:
+        """Deletes what lies before the snapshot's first part. Not done: the next snapshot does it."""
+        if first < 0:
+            return
+        place = TopicPartition(self._settings.topics.log, self._shard, first)
+        admin = AdminClient(self._settings.common())  # must live until it has answered
+        try:
+            admin.delete_records([place], request_timeout=s.REQUEST_WAIT_S)[place].result()
+        except KafkaException as error:
+            logger.warning("shard %d: the log was not trimmed: %s", self._shard, error.args[0].str())
+
+
+def _records(commit: Commit, whole: bytes, piece: int = 0, pieces: int = 0) -> Iterator[bytes]:
+    if len(whole) > s.COMMIT_BYTES:
+        raise Bug(f"commit {commit.seq} of shard {commit.shard} has {len(whole)} bytes: bounded by {s.COMMIT_BYTES}")
+    parts = list(slices(whole, s.RECORD_BYTES))
+    for part, each in enumerate(parts):
+        yield log.Record(
+            format=FORMAT,
+            epoch=commit.epoch,
+            seq=commit.seq,
+            part=part,
+            parts=len(parts),
+            piece=piece,
+            pieces=pieces,
+            slice=each,
+        ).SerializeToString()
+
+
+class KafkaLedger:
+    """The port Ledger."""
+
+    def __init__(
+        self, settings: KafkaSettings, membership: Membership, pool: ThreadPoolExecutor, probe: Probe = no_probe
+    ) -> None:
+        self.probe = probe
+        self._settings = settings
+        self._membership = membership
+        self._pool = pool
+        self._owners: dict[ShardId, Owner] = {}
+        self._epochs: dict[ShardId, int] = {}  # the last one that was given
+        self._order: dict[ShardId, asyncio.Lock] = {}
+        self._closed = False
+
+    async def ownership(self) -> AsyncIterator[frozenset[ShardId]]:
+        """See ports.Ledger: what the group suggests, until the store is closed, then none."""
+        async for shards in self._membership.shards():
+            for shard in self._owners.keys() - shards:
+                await self._let_go(shard)
+            yield shards
+
+    async def open(self, shard: ShardId) -> tuple[int, AsyncIterator[Commit]]:
+        """See ports.Ledger. Tries again while the brokers do not answer; raises StoreDamaged for a log that is not right."""
+        async with self._lock(shard):
+            await self._let_go(shard)
+            owner, commits = await self._taken(shard)
+            self._owners[shard] = owner
+            self._epochs[shard] = owner.epoch
+
+        async def each() -> AsyncIterator[Commit]:
+            for commit in commits:
+                yield commit
+
+        return owner.epoch, each()
+
+    async def commit(self, commit: Commit) -> Outcome:
+        """See ports.Ledger."""
+        owner = self._owner(commit)
+        async with self._lock(commit.shard):
+            return await self._thread(_under, owner, lambda: owner.commit(commit))
+
+    async def resolve(self, commit: Commit) -> Outcome:
+        """See ports.Ledger."""
+        owner = self._owner(commit)
+        async with self._lock(commit.shard):
+            return await self._thread(_under, owner, lambda: owner.resolve(commit))
+
+    def wants_snapshot(self, shard: ShardId) -> bool:
+        """See ports.Ledger."""
+        owner = self._owners.get(shard)
+        return owner is not None and owner.wants_snapshot()
+
+    async def snapshot(self, commits: Sequence[Commit]) -> None:
+        """See ports.Ledger."""
+        owner = self._owner(commits[-1])
+        async with self._lock(commits[-1].shard):
+            await self._thread(_under, owner, lambda: owner.snapshot(commits))
+
+    async def close(self) -> None:
+        """Lets all shards go, after what is under way."""
+        self._closed = True
+        for shard in list(self._owners):
+            async with self._lock(shard):
+                await self._let_go(shard)
+
+    async def _taken(self, shard: ShardId) -> tuple[Owner, list[Commit]]:
+        while True:
+            try:
+                return await self._thread(self._take_over, shard)
+            except Unavailable as error:
+                logger.warning("%s", error)
+                await asyncio.sleep(OPEN_PAUSE_S)
+
+    def _take_over(self, shard: ShardId) -> tuple[Owner, list[Commit]]:
+        begun = time.monotonic()
+        owner = Owner(self._settings, shard, self.probe)
+        try:
+            commits = owner.take_over(self._epochs.get(shard, 0))
+        except Exception:
+            owner.transactions.close()
+            raise
+        logger.info("shard %d: %d commits read in %.3f s", shard, len(commits), time.monotonic() - begun)
+        return owner, commits
+
+    async def _let_go(self, shard: ShardId) -> None:
+        owner = self._owners.pop(shard, None)
+        if owner is not None:
+            await self._thread(_under, owner, owner.transactions.close)
+
+    def _owner(self, commit: Commit) -> Owner:
+        owner = self._owners.get(commit.shard)
+        if owner is None:
+            if self._closed or commit.shard in self._epochs:
+                raise OwnershipLost(f"shard {commit.shard} was let go")
+            raise Bug(f"shard {commit.shard} was not opened")
+        if commit.epoch != owner.epoch:
+            raise OwnershipLost(f"shard {commit.shard}: epoch {owner.epoch}, ours was {commit.epoch}")
+        return owner
+
+    def _lock(self, shard: ShardId) -> asyncio.Lock:
+        return self._order.setdefault(shard, asyncio.Lock())
+
+    async def _thread(self, work: Callable[..., T], *args: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+
+
+def _under(owner: Owner, work: Callable[[], T]) -> T:
+    with owner.busy:
+        return work()

@@ -1,0 +1,49 @@
+"""Consumers that belong to no group: partitions and offsets are always given."""
+
+from __future__ import annotations
+
+import logging
+
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+
+from dts.adapters.kafka.settings import REQUEST_WAIT_S, KafkaSettings
+from dts.errors import Unavailable
+
+
+def reader(settings: KafkaSettings, *, eof: bool = False) -> Consumer:
+    """Reads what is committed; an offset that is gone is an error, never a jump. `eof`: tells when a partition is read up."""
+    return Consumer(
+        {
+            **settings.common(),
+            "group.id": f"{settings.group}-reader",  # the library wants one; nothing joins it, nothing is committed
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "enable.partition.eof": eof,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            "fetch.wait.max.ms": 10 if eof else 100,  # how late the end is told
+            "fetch.error.backoff.ms": 50,
+            "queued.max.messages.kbytes": 16_384,  # a partition
+        },
+        logger=logging.getLogger("dts.kafka.client"),
+    )
+
+
+def bounds_of(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
+    """The first offset of a partition and the one after its last. Raises Unavailable.
+
+    To begin at a known offset is 0.5 s faster than to begin at `OFFSET_BEGINNING`, and nothing is passed over unseen.
+    """
+    try:
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), REQUEST_WAIT_S)
+    except KafkaException as error:
+        raise Unavailable(f"the ends of {topic}/{partition} are not told: {error.args[0].str()}") from error
+    return low, high
+
+
+def take(consumer: Consumer, limit: int, timeout_s: float) -> list[Message]:
+    """What is there, at most `limit`; waits for the first message alone (`consume` would wait for all)."""
+    first = consumer.poll(timeout_s)
+    if first is None:
+        return []
+    return [first, *consumer.consume(limit - 1, 0)]
