@@ -3,32 +3,32 @@
 Order, and why:
 1. Reports: what ended or was lost, so that its capacity and its retries take part in this very step.
 2. Time: due instants up to now (or, after an outage, one jump of the watermark whose instants become a gap).
-3. Changes: a revision whose `from` is behind the watermark reached in 2. An edited job's instants of this step are taken out of 2:
-   the old revision owes those up to `from`, the new one those after it.
+3. Changes (core/changes.py): revisions whose `from` is behind the watermark reached in 2. A changed job's instants of this step
+   are taken out of 2: it owes them by name.
 4. Owed: gaps and cursors are worked off within what is left of the step's limit.
-5. Commands, against the state before this step; one that needs a revision of this step waits for the next.
+5. Commands, against the state before this step; one about a job or an execution that this step changes waits for the next.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 
 from dts import bounds
+from dts.core.changes import cancel, decide_changes
 from dts.core.draft import Draft
-from dts.core.policies import MISSED, PUBLISHED_LATE, retry_delay, settle
+from dts.core.policies import MISSED, retry_delay, settle
 from dts.core.reports import decide_reports, lost_workers
-from dts.core.shard import Shard
-from dts.core.timetable import seen_by, times_of
+from dts.core.shard import Shard, is_memo
+from dts.core.timetable import seen_by
 from dts.model import (
     LAST_JOB,
     Block,
     Cancel,
     Cause,
     Change,
-    Close,
     Command,
     Definition,
     Demand,
@@ -37,16 +37,16 @@ from dts.model import (
     JobState,
     Key,
     Owed,
-    Range,
     Report,
     Retry,
     Run,
     Status,
-    Term,
     WorkerRef,
 )
 
 Room = Callable[[Demand], int]  # at most so many executions of a demand could be placed now
+
+MEMOS_AT_ONCE = 8
 
 __all__ = ["MISSED", "Room", "decide", "retry_delay"]
 
@@ -100,11 +100,12 @@ def decide(
     decide_reports(shard, draft, reports)
     lost_workers(shard, draft, expired)
     fires = Fires(draft)
-    due = _time(shard, draft, now, limit) if not hold else []
-    changed = _changes(shard, draft, changes, rules)
-    for instant, definitions in due:
-        fires.due(instant, [d for d in definitions if d.job not in changed] if changed else definitions)
-    _work_off(shard, draft, fires, changed, limit)
+    if not hold:
+        due = _time(shard, draft, now, limit)
+        changed = decide_changes(shard, draft, changes, rules)
+        for instant, definitions in due:
+            fires.due(instant, [d for d in definitions if d.job not in changed] if changed else definitions)
+        _work_off(shard, draft, fires, changed, limit)
     fresh = fires.blocks(now)
     _commands(shard, draft, commands, fresh)
     _retries(shard, draft, now, fresh)
@@ -125,6 +126,8 @@ def _time(shard: Shard, draft: Draft, now: Instant, limit: int) -> list[tuple[In
         return []
     due, draft.watermark = shard.timetable.due(now, limit)
     draft.more = draft.more or draft.watermark[0] < now
+    if due or _any_due(shard, draft.watermark[0]):
+        draft.keep_alive = True  # also if there is nothing (any more) to fire: or it would be looked at for ever
     return due
 
 
@@ -134,199 +137,63 @@ def _any_due(shard: Shard, until: Instant) -> bool:
     return (following is not None and following <= until) or (opening is not None and opening <= until)
 
 
-def _changes(shard: Shard, draft: Draft, changes: Sequence[Change], rules: str) -> set[str]:
-    """Applies revisions that the watermark has reached, one a job; pauses that end by themselves. The jobs so handled."""
-    handled: set[str] = set()
-    definitions, _ = draft.applied
-    nothing: dict[tuple[object, Instant, Instant], bool] = {}  # (schedules, from, until) -> no instant in between
-    for change in changes:
-        definition = change.value
-        assert isinstance(definition, Definition)
-        since = min(definition.since, draft.now)
-        if definition.job in handled:
-            draft.more = True
-            break
-        if since > seen_by(draft.watermark, definition.job):
-            break  # the step that reaches it takes it
-        draft.taken_changes += 1
-        definitions = max(definitions, change.position[0])
-        old = shard.definitions.get(definition.job)
-        if old is None or definition.revision > old.revision:
-            handled.add(definition.job)
-            _revise(
-                shard,
-                draft,
-                old,
-                definition if definition.since == since else definition._replace(since=since),
-                nothing,
-            )
-            _term(draft, old, draft.definitions[-1], rules)
-    draft.applied = (definitions, draft.applied[1])
-    _openings(shard, draft, handled)
-    return handled
-
-
-def _term(draft: Draft, old: Definition | None, new: Definition, rules: str) -> None:
-    if old is not None:
-        draft.closed.append(Close(old.job, old.revision, max(new.since, old.since)))
-    if new.state is not JobState.DELETED:
-        in_force = seen_by(draft.watermark, new.job)
-        draft.opened.append(Term(new.job, new.revision, new.since, in_force, None, rules))
-
-
-def _revise(
-    shard: Shard,
-    draft: Draft,
-    old: Definition | None,
-    new: Definition,
-    nothing: dict[tuple[object, Instant, Instant], bool],
-) -> None:
-    job, since = new.job, new.since
-    reached, before = seen_by(draft.watermark, job), seen_by(shard.watermark, job)
-    pieces: list[Owed] = []
-    if old is not None:
-        since = max(since, old.since)
-        new = new if new.since == since else new._replace(since=since)
-        pieces = _old_pieces(shard, draft, old, since, before)
-        _end_open(shard, draft, old, new)
-    else:
-        _leave_gaps(draft, job, since)
-    stood = _stood(shard, old, pieces, since, before) if old is not None else ()
-    pieces = [piece._replace(until=min(piece.until, since)) for piece in pieces]
-    if since < reached and new.first and new.state <= JobState.PAUSED and new.schedules:
-        name = (new.schedules, since, reached)
-        if name not in nothing:
-            following = times_of(new.schedules).next_after(since)
-            nothing[name] = following is None or following > reached
-        if not nothing[name]:
-            pieces.append(_first(draft, Owed(new, since, reached, stood)))
-    draft.definitions.append(new)
-    left = tuple(piece for piece in pieces if piece.after < piece.until)
-    if left or job in shard.owed:
-        draft.owed[job] = left
-
-
-def _leave_gaps(draft: Draft, job: str, since: Instant) -> list[Gap]:
-    """Takes a job out of the gaps that would reach it (what it owes there is owed by name): those gaps."""
-    reached = [gap for gap in draft.gaps if job > gap.done and job not in gap.skip]
-    if any(since < gap.until for gap in reached):  # a revision younger than a gap owes nothing in it anyway
-        draft.gaps = tuple(gap._replace(skip=gap.skip | {job}) if gap in reached else gap for gap in draft.gaps)
-    return reached
-
-
-def _old_pieces(shard: Shard, draft: Draft, old: Definition, since: Instant, before: Instant) -> list[Owed]:
-    """What a job owes under its revisions so far: its cursors, its share of the gaps, its live or paused span up to `since`."""
-    job = old.job
-    pieces = list(shard.owed.get(job, ()))
-    gaps = _leave_gaps(draft, job, since)
-    if job in shard.timetable:
-        pieces += [Owed(old, max(seen_by(gap.after, job), old.since), gap.until) for gap in gaps]
-        pieces.append(Owed(old, max(before, old.since), since))
-    elif job in shard.in_force:
-        pieces.append(Owed(old, shard.in_force[job], since))
-    return pieces
-
-
-def _stood(
-    shard: Shard, old: Definition, pieces: Sequence[Owed], since: Instant, before: Instant
-) -> tuple[Instant, ...]:
-    """Instants after `since` to which the old revision has already given a verdict: what was committed stands."""
-    if old.job not in shard.timetable or before <= since:
-        return ()
-    start = since if old.until is None else max(since, old.until)
-    most = bounds.FIRST_PUBLICATION_OWES_MS // 1_000
-    stood = times_of(old.schedules).between(start, before, most)
-    return tuple(instant for instant in stood if not any(piece.after < instant <= piece.until for piece in pieces))
-
-
-def _first(draft: Draft, owed: Owed) -> Owed:
-    """A first publication owes 24 h one by one; what is older is one range."""
-    edge = draft.now - bounds.FIRST_PUBLICATION_OWES_MS
-    if owed.after >= edge:
-        return owed
-    until = min(edge, owed.until)
-    size = times_of(owed.definition.schedules).count(owed.after, until)
-    if size:
-        draft.ranges.append(
-            Range(owed.definition.job, owed.definition.revision, owed.after, until, size, PUBLISHED_LATE)
-        )
-    return owed._replace(after=until)
-
-
-def _end_open(shard: Shard, draft: Draft, old: Definition, new: Definition) -> None:
-    """A cancelled or deleted job ends what it has open."""
-    if new.state not in (JobState.CANCELLED, JobState.DELETED):
-        return
-    reason = "job cancelled" if new.state is JobState.CANCELLED else "job deleted"
-    for key in shard.by_job.get(old.job, ()):
-        if key not in draft.touched:
-            _cancel(shard, draft, key, reason)
-
-
-def _cancel(shard: Shard, draft: Draft, key: Key, reason: str) -> None:
-    block, place = shard.open[key]
-    one = replace(block, keys=[key], revisions=[block.revisions[place]], ends=())
-    if block.status is Status.PLACED:
-        draft.add(replace(one, cancel=reason))
-    else:
-        draft.add(replace(one, status=Status.CANCELLED, reason=reason, not_before=0, worker=None))
-
-
-def _openings(shard: Shard, draft: Draft, handled: set[str]) -> None:
-    """Pauses that end by themselves behind the draft's watermark: their range, and what is due since."""
-    for until, job, revision in sorted(item for item in shard.openings if item[0] <= draft.watermark[0]):
-        definition = shard.definitions.get(job)
-        reached = seen_by(draft.watermark, job)
-        if definition is None or definition.revision != revision or job in handled or reached < until:
-            continue
-        if job not in shard.in_force or job in shard.timetable:
-            continue
-        handled.add(job)
-        _leave_gaps(draft, job, 0)
-        piece = Owed(definition, shard.in_force[job], reached)
-        draft.owed[job] = (*shard.owed.get(job, ()), piece)
-
-
-def _work_off(shard: Shard, draft: Draft, fires: Fires, changed: set[str], limit: int) -> None:
+def _work_off(shard: Shard, draft: Draft, fires: Fires, changed: Collection[str], limit: int) -> None:
     """Owed pieces and gaps, within the step's limit."""
-    todo = [*draft.owed.items(), *(item for item in shard.owed.items() if item[0] not in draft.owed)]
+    todo = chain(list(draft.owed.items()), (item for item in shard.owed.items() if item[0] not in changed))
     for job, pieces in todo:
         if fires.count >= limit:
             draft.more = True
             break
         left = _settle(shard, draft, fires, pieces, limit)
-        if job in shard.owed or left:
+        if job in changed:
             draft.owed[job] = left
-        else:
-            draft.owed.pop(job, None)
-        draft.more = draft.more or bool(left)
+        elif left != pieces:
+            draft.owed[job] = (*shard.given.get(job, ()), *left)
+    _forget_memos(shard, draft)
     if shard.gaps:
         _work_off_gap(shard, draft, fires, changed, limit)
+
+
+def _forget_memos(shard: Shard, draft: Draft) -> None:
+    """Drops some memos that no revision, however late, can need any more."""
+    needed = draft.now - bounds.CHANGE_LATE_MS
+    for job, memos in islice(shard.given.items(), MEMOS_AT_ONCE):
+        if job not in draft.owed and all(memo.until <= needed for memo in memos):
+            draft.owed[job] = shard.owed.get(job, ())
 
 
 def _settle(shard: Shard, draft: Draft, fires: Fires, pieces: Sequence[Owed], limit: int) -> tuple[Owed, ...]:
     left: list[Owed] = []
     for piece in pieces:
+        definition = piece.definition
+        if is_memo(piece):
+            left.append(piece)
+            continue
         done = settle(piece, draft.now, limit - fires.count)
         draft.ranges += done.ranges
         for instant in done.fires:
-            fires.due(instant, (piece.definition,))
-        if done.fires and shard.definitions.get(piece.definition.job) is not piece.definition:
-            draft.kept.append(piece.definition)
+            fires.due(instant, (definition,))
+        if done.fires:
+            current = shard.definitions.get(definition.job)
+            if current is None or current.revision != definition.revision:
+                draft.kept.append(definition)
         if done.rest is not None:
             left.append(done.rest)
+            if done.at <= draft.now:
+                draft.more = True
+            elif draft.owed_at is None or done.at < draft.owed_at:
+                draft.owed_at = done.at
     return tuple(left)
 
 
-def _work_off_gap(shard: Shard, draft: Draft, fires: Fires, changed: set[str], limit: int) -> None:
+def _work_off_gap(shard: Shard, draft: Draft, fires: Fires, changed: Collection[str], limit: int) -> None:
     """The oldest gap: jobs in id order above its cursor."""
     gap = draft.gaps[0]
-    jobs = sorted(shard.definitions)
+    jobs = shard.sorted_jobs()
     start = bisect_right(jobs, gap.done)
     most = bounds.STEP_JOBS_OF_GAP
     for job in islice(jobs, start, start + most):
         if fires.count >= limit:
-            draft.more = True
             break
         if job not in gap.skip and job not in changed:
             _gap_of(shard, draft, fires, job, gap, limit)
@@ -343,16 +210,19 @@ def _gap_of(shard: Shard, draft: Draft, fires: Fires, job: str, gap: Gap, limit:
     after = max(seen_by(gap.after, job), definition.since)
     left = _settle(shard, draft, fires, (Owed(definition, after, gap.until),), limit)
     if left:
-        draft.owed[job] = (*draft.owed.get(job, shard.owed.get(job, ())), *left)
+        draft.owed[job] = (*draft.owed.get(job, (*shard.given.get(job, ()), *shard.owed.get(job, ()))), *left)
 
 
 def _retries(shard: Shard, draft: Draft, now: Instant, fresh: list[Block]) -> None:
     """Attempts whose time to be tried again has come: ready like a new fire."""
     for block, keys in shard.retries_due(now, bounds.STEP_FIRES):
         own = [key for key in keys if key not in draft.touched]
+        if not own:
+            continue
         draft.touched.update(own)
         revisions = [block.revisions[shard.open[key][1]] for key in own]
-        fresh.append(replace(block, keys=own, revisions=revisions, status=Status.QUEUED, not_before=0, ends=()))
+        again = replace(block, keys=own, revisions=revisions, status=Status.QUEUED, worker=None, not_before=0, ends=())
+        fresh.append(again)
 
 
 def _ready(shard: Shard, draft: Draft, fresh: list[Block], room: Room) -> None:
@@ -381,24 +251,38 @@ def _waiting_blocks(shard: Shard, draft: Draft, keys: Iterable[Key], most: int) 
 
 
 def _commands(shard: Shard, draft: Draft, commands: Sequence[Change], fresh: list[Block]) -> None:
-    held = [command for command in shard.held_commands if not _command(shard, draft, command, fresh)]
-    position = draft.applied[1]
     changed = {definition.job for definition in draft.definitions}
+    held = [
+        command
+        for command in shard.held_commands
+        if _must_wait(draft, changed, command) or not _command(shard, draft, command, fresh)
+    ]
+    known = {command.id for command in held}
+    position = draft.applied[1]
     for change in commands:
         assert not isinstance(change.value, Definition)
         command: Command = change.value
-        job = command.job if isinstance(command, Run) else command.key.job
-        if job in changed:
+        if _must_wait(draft, changed, command):
             draft.more = True
             break
         draft.taken_commands += 1
         position = max(position, change.position[1])
+        if command.id in known:
+            continue
         if command.id in shard.commands or command.id in draft.commands:
             draft.answers.append((command.id, str(_new_key(command))))
         elif not _command(shard, draft, command, fresh):
             held.append(command)
+            known.add(command.id)
     draft.applied = (draft.applied[0], position)
     draft.held_commands = tuple(held)
+
+
+def _must_wait(draft: Draft, changed: Collection[str], command: Command) -> bool:
+    """Whether this step changes what the command is about."""
+    if isinstance(command, Run):
+        return command.job in changed
+    return command.key.job in changed or command.key in draft.touched
 
 
 def _new_key(command: Command) -> Key:
@@ -415,18 +299,20 @@ def _command(shard: Shard, draft: Draft, command: Command, fresh: list[Block]) -
         return True
     key = _new_key(command)
     definition = shard.definitions.get(key.job)
-    if definition is None or definition.revision < command.revision:
-        if command.expires > draft.now:
-            return False
+    ready = definition is not None and definition.revision >= command.revision
+    if command.expires <= draft.now:
         draft.commands.append(command.id)
-        draft.answers.append((command.id, "!the job's revision did not arrive before the command expired"))
+        problem = "it was not decided in time" if ready else "the job's revision did not arrive in time"
+        draft.answers.append((command.id, f"!NOT_FOUND the command expired: {problem}"))
         demand = definition.demand if definition else Demand()
         draft.add(Block([key], [command.revision], demand, Status.SKIPPED, cause=_cause(command), reason="expired"))
         return True
+    if definition is None or not ready:
+        return False
     draft.commands.append(command.id)
-    refused = _refusal(shard, draft, command, definition)
+    refused = _refusal(shard, command, definition)
     if refused:
-        draft.answers.append((command.id, f"!{refused}"))
+        draft.answers.append((command.id, f"!FAILED_PRECONDITION {refused}"))
         return True
     draft.answers.append((command.id, str(key)))
     fresh.append(
@@ -448,10 +334,10 @@ def _cause(command: Command) -> Cause:
     return Cause.RETRY if isinstance(command, Retry) else Cause.MANUAL
 
 
-def _refusal(shard: Shard, draft: Draft, command: Command, definition: Definition) -> str:
+def _refusal(shard: Shard, command: Command, definition: Definition) -> str:
     if definition.state is JobState.CANCELLED:
         return f"job {definition.job!r} is cancelled: resume it first"
-    if isinstance(command, Retry) and command.key in shard.open and command.key not in draft.touched:
+    if isinstance(command, Retry) and command.key in shard.open:
         return f"execution {str(command.key)!r} has not ended: cancel it first"
     return ""
 
@@ -459,8 +345,8 @@ def _refusal(shard: Shard, draft: Draft, command: Command, definition: Definitio
 def _cancel_command(shard: Shard, draft: Draft, command: Cancel) -> None:
     draft.commands.append(command.id)
     key = command.key
-    if key not in shard.open or key in draft.touched:
-        draft.answers.append((command.id, f"!execution {str(key)!r} has ended"))
+    if key not in shard.open:
+        draft.answers.append((command.id, f"!FAILED_PRECONDITION execution {str(key)!r} has ended"))
         return
-    _cancel(shard, draft, key, command.reason or "cancelled by request")
+    cancel(shard, draft, key, command.reason or "cancelled by request")
     draft.answers.append((command.id, str(key)))

@@ -69,7 +69,8 @@ class Draft:
     taken_reports: int = 0
     touched: set[Key] = field(default_factory=set)  # decided in this step
     more: bool = False  # something was left for the next step
-    keep_alive: bool = False
+    owed_at: Instant | None = None  # what is owed waits for this instant: the clock was set back
+    keep_alive: bool = False  # it is to be committed although it may say nothing
 
     def add(self, block: Block) -> None:
         """Records a transition that needs no placement."""

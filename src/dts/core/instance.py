@@ -64,6 +64,8 @@ class Desk:
     more: bool = False  # the last step left something
     adopted: Instant = 0
     committed: Instant = 0
+    drafted: Instant = 0  # `now` of the commit under way
+    owed_at: Instant | None = None  # what is owed waits for this instant
     refused: int = 0  # in a row
     not_before: Instant = 0  # backoff after a refusal
     nudged: bool = False  # something outside (a worker's room) changed
@@ -169,6 +171,7 @@ class Instance:
         for desk in self.desks.values():
             desk.adopted += by
             desk.committed += by
+            desk.drafted += by
             desk.not_before = 0
             for seen in desk.seen.values():
                 seen.answered += by
@@ -182,7 +185,8 @@ class Instance:
         for desk in self.desks.values():
             if desk.draft is None and now >= desk.not_before and self._news(desk, now, hold):
                 draft = self._draft(desk, now, hold)
-                desk.more, desk.nudged = draft.more, False
+                desk.more, desk.nudged = draft.more or (hold and desk.more), False
+                desk.owed_at = desk.owed_at if hold else draft.owed_at
                 if draft.ready or not draft.empty(desk.shard):
                     drafts.append(draft)
         places = self.fleet.place(drafts, self._eligible)
@@ -190,7 +194,7 @@ class Instance:
         for draft in drafts:
             desk, found = self.desks[draft.shard], places[draft.shard]
             if found or not draft.empty(desk.shard):
-                desk.draft, desk.places = draft, found
+                desk.draft, desk.places, desk.drafted = draft, found, now
                 commits.append(draft.seal(found))
         return commits
 
@@ -259,7 +263,7 @@ class Instance:
             desk.refused += 1
             return None
         applied = desk.shard.apply(commit)
-        desk.draft, desk.places, desk.refused, desk.committed = None, (), 0, commit.now
+        desk.draft, desk.places, desk.refused, desk.committed = None, (), 0, desk.drafted
         for _ in range(draft.taken_changes):
             desk.changes.popleft()
         for _ in range(draft.taken_commands):
@@ -267,7 +271,7 @@ class Instance:
         for _ in range(draft.taken_reports):
             report = desk.reports.popleft()
             if report.full and report.worker in desk.seen:  # a report is answered like a beat
-                desk.seen[report.worker].answered = commit.now
+                desk.seen[report.worker].answered = desk.drafted
         for worker, demand, count in applied.released:
             self.fleet.release(worker, demand, count)
         if applied.released:
@@ -292,7 +296,7 @@ class Instance:
         for worker, strays in draft.stray.items():
             effects.cancels.setdefault(worker, []).extend((held, "no longer yours") for held in strays)
         for worker in draft.beats:
-            desk.seen[worker].answered = commit.now
+            desk.seen[worker].answered = desk.drafted
         if desk.running:
             for block in commit.blocks:
                 for key in block.keys:
@@ -324,13 +328,14 @@ class Instance:
 
     def _wake(self, desk: Desk, hold: bool) -> Instant | None:
         shard = desk.shard
-        if desk.more or desk.fresh or desk.commands or desk.reports or desk.nudged:
+        if (desk.more and not hold) or desk.fresh or desk.commands or desk.reports or desk.nudged:
             return desk.not_before
         times = [at for worker in shard.placed if (at := self._lease_over(desk, worker)) is not None]
         if not hold:
             due = shard.timetable.next_due()
             times += [due] if due is not None else []
             times += [shard.openings[0][0]] if shard.openings else []
+            times += [desk.owed_at] if desk.owed_at is not None else []
         if shard.retries:
             times.append(shard.retries[0][0])
         times += [command.expires for command in shard.held_commands]

@@ -17,11 +17,12 @@ PUBLISHED_LATE = "missed: the change arrived later than instants are owed for"
 
 
 class Settled(NamedTuple):
-    """What became of an owed piece: instants that fire, ranges that do not, and what is left for the next step."""
+    """What became of an owed piece: instants that fire, ranges that do not, what is left, and when its next instant is."""
 
     fires: Sequence[Instant]
     ranges: Sequence[Range]
     rest: Owed | None
+    at: Instant = 0  # beyond now: the clock was set back behind the watermark
 
 
 def retry_delay(policies: Policies, failures: int, key: Key) -> int:
@@ -32,11 +33,25 @@ def retry_delay(policies: Policies, failures: int, key: Key) -> int:
     return max(0, round(delay * (1 + policies.retry_jitter * (2 * fraction - 1))))
 
 
+def ranges_of(owed: Owed, reason: str) -> list[Range]:
+    """One verdict over all instants of a piece."""
+    return _ranges(owed, times_of(owed.definition.schedules), owed.after, owed.until, reason)
+
+
+def ended_ranges(owed: Owed, reason: str) -> list[Range]:
+    """The verdicts of a piece whose job ended: what was paused was paused, the rest gives the reason."""
+    definition, paused = owed.definition, owed.after
+    if definition.state is JobState.PAUSED:
+        paused = owed.until if definition.until is None else min(owed.until, max(owed.after, definition.until))
+    return [*ranges_of(owed._replace(until=paused), PAUSED), *ranges_of(owed._replace(after=paused), reason)]
+
+
 def _ranges(owed: Owed, times: Times, after: Instant, until: Instant, reason: str) -> list[Range]:
     """The instants of (after, until] as ranges; instants in `owed.skip` have a verdict and split them."""
     job, revision = owed.definition.job, owed.definition.revision
     edges = [instant for instant in owed.skip if after < instant <= until]
-    found, start = [], after
+    found: list[Range] = []
+    start = after
     for edge in [*edges, until + 1]:
         size = times.count(start, edge - 1) if edge - 1 > start else 0
         if size:
@@ -57,7 +72,7 @@ def _take(owed: Owed, times: Times, after: Instant, until: Instant, budget: int)
 
 
 def settle(owed: Owed, now: Instant, budget: int) -> Settled:
-    """At most `budget` fires of an owed piece; ranges are free. `rest` is None when the whole piece has its verdicts."""
+    """At most `budget` fires of an owed piece, none before its instant; ranges are free. `rest` is None when all have verdicts."""
     definition = owed.definition
     if definition.state >= JobState.CANCELLED or not definition.schedules or owed.after >= owed.until:
         return Settled((), (), None)
@@ -68,17 +83,14 @@ def settle(owed: Owed, now: Instant, budget: int) -> Settled:
         if end >= owed.until:
             return Settled((), ranges, None)
         live = settle(owed._replace(definition=active(definition), after=max(end, owed.after)), now, budget)
-        return Settled(live.fires, [*ranges, *live.ranges], _paused_again(live.rest, definition))
+        rest = None if live.rest is None else live.rest._replace(definition=definition)
+        return Settled(live.fires, [*ranges, *live.ranges], rest, live.at)
     return _misfire(owed, times, now, budget)
 
 
 def active(definition: Definition) -> Definition:
     """A paused definition as it is when its pause has ended by itself."""
     return definition._replace(state=JobState.ACTIVE, until=None)
-
-
-def _paused_again(rest: Owed | None, definition: Definition) -> Owed | None:
-    return None if rest is None else rest._replace(definition=definition)
 
 
 def _misfire(owed: Owed, times: Times, now: Instant, budget: int) -> Settled:
@@ -92,11 +104,12 @@ def _misfire(owed: Owed, times: Times, now: Instant, budget: int) -> Settled:
         if reached < missed_until:
             return Settled(fires, ranges, owed._replace(after=reached))
         after = missed_until
-    late = _take(owed, times, after, owed.until, budget - len(fires))
+    late = _take(owed, times, after, min(owed.until, now), budget - len(fires))
     fires += late
     reached = late[-1] if late else after
-    if _take(owed, times, reached, owed.until, 1):
-        return Settled(fires, ranges, owed._replace(after=reached))
+    left = _take(owed, times, reached, owed.until, 1)
+    if left:
+        return Settled(fires, ranges, owed._replace(after=reached), left[0])
     return Settled(fires, ranges, None)
 
 

@@ -37,7 +37,19 @@ from dts.model import (
     WorkerRef,
 )
 
+HOUR_MS = 3_600_000
+
 Entry = tuple[Block, int]  # an open execution: its block and its place in it
+
+
+def _hour(instant: Instant) -> Instant:
+    """The next full hour: applied command ids expire in few groups, so that a snapshot has few parts."""
+    return -(-instant // HOUR_MS) * HOUR_MS
+
+
+def is_memo(piece: Owed) -> bool:
+    """Whether a piece of owed time is no debt but a record of verdicts given: its definition is marked DELETED."""
+    return piece.definition.state is JobState.DELETED
 
 
 class Applied(NamedTuple):
@@ -67,11 +79,16 @@ class Shard:
         self.waiting: dict[Demand, dict[Key, None]] = {}  # QUEUED, in order of age
         self.placed: dict[WorkerRef, dict[Key, None]] = {}
         self.retries: list[tuple[Instant, Key]] = []  # RETRYING, a heap; stale items are passed over
-        self.owed: dict[str, tuple[Owed, ...]] = {}
+        self.owed: dict[str, tuple[Owed, ...]] = {}  # debt behind the watermark, in order of time
+        self.given: dict[
+            str, tuple[Owed, ...]
+        ] = {}  # memos of verdicts that a late revision must know (core/changes.py)
         self.gaps: tuple[Gap, ...] = ()
         self.commands: dict[bytes, Instant] = {}  # applied ids -> when they may be forgotten
+        self._expiries: dict[Instant, list[bytes]] = {}
         self.held_commands: tuple[Command, ...] = ()  # wait for a revision
         self.counts = {Status.QUEUED: 0, Status.PLACED: 0, Status.RETRYING: 0}
+        self._sorted: list[str] | None = None
 
     @property
     def watermark(self) -> tuple[Instant, str]:
@@ -83,6 +100,12 @@ class Shard:
         current = self.definitions.get(job)
         return current if current is not None and current.revision == revision else self.kept.get((job, revision))
 
+    def sorted_jobs(self) -> list[str]:
+        """Ids of the jobs in force, in order. Kept until a definition changes: do not write to it."""
+        if self._sorted is None:
+            self._sorted = sorted(self.definitions)
+        return self._sorted
+
     def apply(self, commit: Commit) -> Applied:
         """Folds one commit. Raises Bug when it does not follow the last one."""
         self._check(commit)
@@ -93,17 +116,33 @@ class Shard:
         changed = self._blocks(commit.blocks, commit.seq)
         self._definitions(commit)
         for job, pieces in commit.owed:
-            self.owed.pop(job, None)
-            if pieces:
-                self.owed[job] = pieces
+            self._owe(job, pieces)
         self.gaps = tuple(commit.gaps)
         self.held_commands = tuple(commit.waiting)
-        for command in commit.commands:
-            self.commands[command] = commit.now + bounds.COMMAND_EXPIRY_MS
+        if commit.commands:
+            expires = _hour(commit.now) + bounds.COMMAND_EXPIRY_MS
+            self.commands.update(dict.fromkeys(commit.commands, expires))
+            self._expiries.setdefault(expires, []).extend(commit.commands)
         self._forget_commands(commit.now)
         while self.retries and not self._retrying(*self.retries[0]):
             heapq.heappop(self.retries)
+        while self.openings and not self._opens(*self.openings[0]):
+            heapq.heappop(self.openings)
         return changed
+
+    def _owe(self, job: str, pieces: Sequence[Owed]) -> None:
+        debt = tuple(piece for piece in pieces if not is_memo(piece))
+        memos = tuple(piece for piece in pieces if is_memo(piece))
+        self.owed.pop(job, None)
+        self.given.pop(job, None)
+        if debt:
+            self.owed[job] = debt
+        if memos:
+            self.given[job] = memos
+
+    def _opens(self, until: Instant, job: str, revision: int) -> bool:
+        definition = self.definitions.get(job)
+        return definition is not None and definition.revision == revision and job in self.in_force
 
     def _retrying(self, not_before: Instant, key: Key) -> bool:
         entry = self.open.get(key)
@@ -137,9 +176,9 @@ class Shard:
         self.timetable.advance(commit.watermark)
         while self.openings and self.openings[0][0] <= commit.watermark[0]:
             until, job, revision = heapq.heappop(self.openings)
-            definition = self.definitions.get(job)
-            if definition is None or definition.revision != revision or job in self.timetable:
+            if not self._opens(until, job, revision):
                 continue
+            definition = self.definitions[job]
             if seen_by(commit.watermark, job) < until:
                 heapq.heappush(self.openings, (until, job, revision))
                 break  # the watermark stands inside this very instant
@@ -147,6 +186,9 @@ class Shard:
             self.timetable.put(active(definition))
 
     def _definitions(self, commit: Commit) -> None:
+        if commit.definitions:
+            self._sorted = None
+        terms = {(term.job, term.revision): term for term in commit.opened}
         for definition in commit.definitions:
             job = definition.job
             old = self.definitions.pop(job, None)
@@ -158,11 +200,13 @@ class Shard:
             if definition.state is JobState.DELETED:
                 continue
             self.kept.pop((job, definition.revision), None)
+            term = terms.get((job, definition.revision))
+            if term is not None and term.since != definition.since:  # from a job store: the owner knows better
+                definition = definition._replace(since=term.since)  # noqa: PLW2901
             self.definitions[job] = definition
             self._start(definition, commit.watermark)
-        for term in commit.opened:
-            if term.job in self.in_force:
-                self.in_force[term.job] = term.in_force
+            if term is not None and job in self.in_force:
+                self.in_force[job] = term.in_force
 
     def _start(self, definition: Definition, watermark: tuple[Instant, str]) -> None:
         job, seen = definition.job, seen_by(watermark, definition.job)
@@ -185,14 +229,21 @@ class Shard:
         cancelled: list[Block] = []
         released: dict[tuple[WorkerRef, int], tuple[WorkerRef, Demand, int]] = {}
         for block in blocks:
-            told = block.status is Status.PLACED and block.fencing != seq  # to end: it keeps its place until it has
-            self._leave(block.keys, {} if told else released)
+            stays = block.status is Status.PLACED and block.fencing != seq  # told to end: its place is still taken
+            self._leave(block.keys, {} if stays else released)
             if block.status.terminal:
                 self._close(block)
                 continue
             self._enter(block)
             if block.status is Status.PLACED:
                 (placed if block.fencing == seq else cancelled).append(block)
+        if self.kept:
+            for block in blocks:
+                if block.status.terminal:
+                    self._drop_kept(block)
+        for worker, _, _ in released.values():
+            if not self.placed.get(worker, True):
+                del self.placed[worker]
         return Applied(placed, list(released.values()), cancelled)
 
     def _leave(self, keys: Sequence[Key], released: dict[tuple[WorkerRef, int], tuple[WorkerRef, Demand, int]]) -> None:
@@ -249,11 +300,8 @@ class Shard:
             del of_job[key]
             if not of_job:
                 del by_job[key.job]
-        if self.kept:
-            self._drop_kept(block)
-        for table, name in ((self.waiting, block.demand), (self.placed, block.worker)):
-            if name in table and not table[name]:  # type: ignore[index]
-                del table[name]  # type: ignore[arg-type]
+        if block.demand in self.waiting and not self.waiting[block.demand]:
+            del self.waiting[block.demand]
 
     def _drop_kept(self, block: Block) -> None:
         for key, revision in zip(block.keys, block.revisions, strict=True):
@@ -263,44 +311,52 @@ class Shard:
                 del self.kept[key.job, revision]
 
     def _forget_commands(self, now: Instant) -> None:
-        while self.commands:  # in order of application, so in order of expiry
-            first = next(iter(self.commands))
-            if self.commands[first] > now:
-                return
-            del self.commands[first]
+        for expires in [each for each in self._expiries if each <= now]:
+            for command in self._expiries.pop(expires):
+                self.commands.pop(command, None)
 
     def snapshot(self, limit: int, rules: str = "") -> list[Commit]:
         """The state as commits of at most `limit` definitions or blocks each: folding them gives an equal state."""
         definitions = list(self.definitions.values())
         blocks = list(self._open_blocks())
+        commands = sorted(self._expiries.items())
         parts = max(1, -(-len(definitions) // limit), -(-len(blocks) // limit))
+        seq = self.seq - len(commands) - parts
         commits = []
+        for expires, ids in commands:
+            seq += 1
+            now = expires - bounds.COMMAND_EXPIRY_MS
+            commits.append(Commit(self.shard, self.epoch, seq, now, START, self.applied, commands=ids))
         for part in range(parts):
             some = definitions[part * limit : (part + 1) * limit]
             terms = [Term(each.job, each.revision, each.since, self._in_force(each), None, rules) for each in some]
             commit = Commit(
                 self.shard,
                 self.epoch,
-                self.seq - parts + 1 + part,
+                seq + 1 + part,
                 self.now,
                 self.watermark,
                 self.applied,
                 definitions=some,
                 opened=terms,
                 blocks=blocks[part * limit : (part + 1) * limit],
-                kept=list(self.kept.values()) if part == 0 else (),
-                owed=list(self.owed.items()) if part == 0 else (),
+                kept=list(self.kept.values()) if part == parts - 1 else (),
+                owed=self._debts() if part == 0 else (),
                 gaps=self.gaps,
                 waiting=self.held_commands,
             )
             commits.append(commit)
         return commits
 
+    def _debts(self) -> list[tuple[str, tuple[Owed, ...]]]:
+        jobs = dict.fromkeys((*self.given, *self.owed))
+        return [(job, (*self.given.get(job, ()), *self.owed.get(job, ()))) for job in jobs]
+
     def _in_force(self, definition: Definition) -> Instant:
         return self.in_force.get(definition.job, definition.since)
 
     def _open_blocks(self) -> Iterable[Block]:
-        """The open executions in blocks again; waiting ones in their order of age."""
+        """The open executions in blocks again; waiting ones in their order of age. How attempts ended is history's."""
         entries: dict[int, tuple[Block, list[Key], list[int]]] = {}
         waiting = [key for keys in self.waiting.values() for key in keys]
         for key in [*waiting, *(key for key in self.open if self.open[key][0].status is not Status.QUEUED)]:
@@ -308,7 +364,4 @@ class Shard:
             _, keys, revisions = entries.setdefault(id(block), (block, [], []))
             keys.append(key)
             revisions.append(block.revisions[place])
-        return [
-            replace(block, keys=keys, revisions=revisions, ends=() if len(keys) != len(block.keys) else block.ends)
-            for block, keys, revisions in entries.values()
-        ]
+        return [replace(block, keys=keys, revisions=revisions, ends=()) for block, keys, revisions in entries.values()]
