@@ -55,6 +55,18 @@ class Ledger(Protocol):
         """After UNKNOWN: COMMITTED or REFUSED. Raises OwnershipLost when that cannot be known."""
         ...
 
+    def wants_snapshot(self, shard: ShardId) -> bool:
+        """Whether what `open` would give has grown long (a ledger that stores state and no log: never)."""
+        ...
+
+    async def snapshot(self, commits: Sequence[Commit]) -> None:
+        """Puts the whole state (`Shard.snapshot`, right after the last commit) in the place of what was written before.
+
+        Called between two commits; one that is asked for meanwhile comes after it. Not done, or refused: no harm.
+        Raises OwnershipLost when fenced.
+        """
+        ...
+
 
 class JobStore(Protocol):
     """The Job Service's book of record: every revision of every job."""

@@ -38,6 +38,7 @@ from dts.model import (
 )
 
 SHARD: ShardId = 0
+LONGEST_LOG = 1_000  # commits; then a snapshot is wanted
 
 
 class Fate(Enum):
@@ -87,6 +88,7 @@ class MemoryLedger:
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
         self.logs: dict[ShardId, _Log] = {}
+        self.longest = LONGEST_LOG
         self.closing = asyncio.Event()
 
     async def ownership(self) -> AsyncIterator[frozenset[ShardId]]:
@@ -134,6 +136,21 @@ class MemoryLedger:
     def settle(self, commit: Commit) -> Outcome:
         """`resolve` for who does not wait."""
         return Outcome.COMMITTED if self._owned(commit).seq == commit.seq else Outcome.REFUSED
+
+    def wants_snapshot(self, shard: ShardId) -> bool:
+        """See ports.Ledger."""
+        return len(self.logs[shard].commits) > self.longest
+
+    async def snapshot(self, commits: Sequence[Commit]) -> None:
+        """See ports.Ledger."""
+        self.shorten(commits)
+
+    def shorten(self, commits: Sequence[Commit]) -> None:
+        """`snapshot` for who does not wait."""
+        log = self._owned(commits[-1])
+        if log.seq != commits[-1].seq:
+            raise Bug(f"a snapshot of commit {commits[-1].seq} of shard {commits[-1].shard}, after {log.seq}")
+        log.commits = list(commits)
 
     def _owned(self, commit: Commit) -> _Log:
         log = self.logs.get(commit.shard)

@@ -42,6 +42,7 @@ from dts.services.events import Events
 log = logging.getLogger("dts.scheduler")
 
 FARTHEST_WAKE_S = 60.0  # a timer never sleeps longer: the wall clock may be set meanwhile
+SNAPSHOT_PART = 5_000  # definitions or blocks in one commit of a snapshot
 TAKE_OVER_PAUSE_S = (1.0, 2.0, 4.0, 6.0)  # after being fenced again and again
 
 
@@ -212,6 +213,17 @@ class Scheduler:
             self._act(commit, effects)
         self._room.set()
         self._news.set()
+        await self._shorten(commit.shard)
+
+    async def _shorten(self, shard: ShardId) -> None:
+        """Right after a commit was applied: the ledger puts the snapshot before the next one."""
+        if not self._ledger.wants_snapshot(shard):
+            return
+        state = self.core.desks[shard].shard
+        try:
+            await self._ledger.snapshot(state.snapshot(SNAPSHOT_PART, self.core.rules))
+        except OwnershipLost as error:
+            log.warning("%s", error)  # the next commit finds it out, too
 
     def _act(self, commit: Commit, effects: Effects) -> None:
         self._workers.send(commit.shard, commit.epoch, effects)

@@ -97,6 +97,14 @@ class SqliteLedger:
             raise self._lost(commit.shard, commit.epoch, epoch)
         return Outcome.COMMITTED if seq == commit.seq else Outcome.REFUSED
 
+    def wants_snapshot(self, shard: ShardId) -> bool:
+        """See ports.Ledger: the file holds state, not a log."""
+        del shard
+        return False
+
+    async def snapshot(self, commits: Sequence[Commit]) -> None:
+        """See ports.Ledger: there is nothing to shorten."""
+
     async def purge(self, before: Instant) -> None:
         """Before history forgets executions of instants before `before`: their keys leave the open blocks' rows."""
         for blocks in list(self._open.values()):
