@@ -28,7 +28,6 @@ from dts.model import (
     End,
     Held,
     JobState,
-    Key,
     Misfire,
     Outcome,
     Policies,
@@ -224,7 +223,7 @@ class Accounting(RuleBasedStateMachine):
     # ---- the machinery ----
 
     @property
-    def shard(self):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    def shard(self):  # type: ignore[no-untyped-def]
         return self.core.desks[0].shard
 
     def _adopt(self, snapshot: bool) -> None:
@@ -328,7 +327,7 @@ class Accounting(RuleBasedStateMachine):
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name, value in SMALL.items():
         monkeypatch.setattr(bounds, name, value)
-    yield
+    return
 
 
 TestAccounting = Accounting.TestCase
