@@ -30,6 +30,19 @@ def test_a_worker_that_stands_still_is_ended_and_its_work_done_again(tmp_path: P
         assert max(facts.attempts) > 1
 
 
+def test_workers_killed_as_they_start(tmp_path: Path) -> None:
+    """The server goes on, and the one that is let live works."""
+    with site(tmp_path) as at:
+        for _ in range(6):
+            until("there is a worker", at.workers, 10)
+            at.kill_workers()
+        load = Load(at)
+        load.create(shell=4, python=4)
+        time.sleep(1.2)
+        load.pause()
+        load.check(once=True)
+
+
 def test_a_worker_of_the_server_before_that_stands_still(tmp_path: Path) -> None:
     with site(tmp_path, DTS_LEASE_SECONDS=str(LEASE_S)) as at:
         load = Load(at)

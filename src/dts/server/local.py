@@ -127,23 +127,31 @@ class LocalWorkers:
             path = life_lock(self._database, incarnation)
             self._own = WorkerRef(self._options.worker, incarnation)
             started = asyncio.get_running_loop().time()
-            process = await launch(replace(self._options, incarnation=incarnation, life_lock=str(path)))
-            self._process = process
-            if self._is_leaving():
-                self._terminate(process)
-            code = await process.wait()
-            self._process = None
-            while not is_free(path):  # its guard is still ending what it had started
-                await asyncio.sleep(LOOK_S / 10)
+            how = await self._live(incarnation, path)
             ref, self._own = self._own, None
             await self._buried(ref, path)
             if self._is_leaving():
                 break
-            log.warning("the worker (pid %d) ended with code %d: another one is started", process.pid, code)
+            log.warning("the worker %s: another one is started", how)
             lived = asyncio.get_running_loop().time() - started
             pause = RESTART_PAUSE_S[0] if lived > RESTART_PAUSE_S[1] else min(pause * 2, RESTART_PAUSE_S[1])
             await asyncio.sleep(pause)
         self._ended.set()
+
+    async def _live(self, incarnation: str, path: Path) -> str:
+        """One worker's life, until nothing of it is left: how it ended."""
+        try:
+            process = await launch(replace(self._options, incarnation=incarnation, life_lock=str(path)))
+        except OSError as problem:
+            return f"could not be started ({problem})"
+        self._process = process
+        if self._is_leaving():
+            self._terminate(process)
+        code = await process.wait()
+        self._process = None
+        while not is_free(path):  # its guard is still ending what it had started
+            await asyncio.sleep(LOOK_S / 10)
+        return f"(pid {process.pid}) ended with code {code}"
 
     async def _buried(self, ref: WorkerRef, path: Path) -> None:
         await self._scheduler.gone(ref)
