@@ -30,6 +30,22 @@ def test_a_worker_that_stands_still_is_ended_and_its_work_done_again(tmp_path: P
         assert max(facts.attempts) > 1
 
 
+def test_a_guard_that_is_killed_takes_its_worker_and_all_tasks_along(tmp_path: Path) -> None:
+    with site(tmp_path) as at:
+        load = Load(at)
+        load.create(shell=20, python=40)
+        for _ in range(2):
+            time.sleep(1.5)
+            workers = at.workers()
+            for guard in at.guards():
+                os.kill(guard, signal.SIGKILL)
+            until("its worker ended", lambda old=workers: not set(old) & set(at.workers()), 10)
+            at.nothing_left()
+            until("there is another", at.workers, 10)
+        load.pause()
+        load.check(once=False)
+
+
 def test_workers_killed_as_they_start(tmp_path: Path) -> None:
     """The server goes on, and the one that is let live works."""
     with site(tmp_path) as at:

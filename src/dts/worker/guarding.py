@@ -60,6 +60,11 @@ class Guard:
         self.on_member_gone: Callable[[int], None] = lambda _: None
         self._channel = Channel(loop, process.socket, self._on_frame, tasks.settle, on_gone)
 
+    @property
+    def alive(self) -> bool:
+        """Whether it can be told anything."""
+        return not self._channel.closed
+
     def spawn(
         self,
         id: int,

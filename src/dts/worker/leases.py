@@ -252,9 +252,9 @@ class Leases:
         self.poke(now)
 
     def lose(self) -> None:
-        """All that ran is dead by no wish of ours: started attempts are LOST, the others are handed back."""
+        """All that ran is dead by no wish of ours: what a runner had is LOST, the others are handed back."""
         for attempt in list(self.held()):
-            begun = attempt.state is State.RUNNING
+            begun = attempt.state is not State.WAITING  # one that was handed over may have started unseen
             end = End(attempt.started, 0, error="the worker lost its guard process")
             self._end(attempt, Status.LOST if begun else Status.QUEUED, end)
 

@@ -136,8 +136,8 @@ class Pool:
                 self._bury(self._members[id], *how_it_ended(status))
 
     def _on_zygote_gone(self) -> None:
-        """Its children died with it."""
-        if self._closed:
+        """Its children died with it. Without a guard nothing is started any more: the worker ends."""
+        if self._closed or not self._guard.alive:
             return
         log.error("the pool's zygote is gone: starting another")
         self._zygote = self._start_zygote()

@@ -68,6 +68,10 @@ class Site:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
+    def guards(self) -> list[int]:
+        """Pids of the workers' guards."""
+        return [pid for pid in self._pids() if "\0-m\0dts.worker.guard\0" in _read(pid, "cmdline")]
+
     def workers(self) -> list[int]:
         """Pids of all workers of this database, also of those that only start."""
         return [pid for pid in self._pids() if _read(pid, "cmdline").endswith("\0-m\0dts.worker\0")]
