@@ -96,6 +96,19 @@ proto: dev-env ## Generate src/dts/gen from api/proto
 lock: python ## Pin the dependencies anew; PACKAGES="aiohttp grpcio" raises those alone
 	$(PYTHON) tools/lock.py $(PACKAGES)
 
+# ---- migrate ----------------------------------------------------------------------------------------------------
+
+# Where: CASSANDRA_HOSTS, CASSANDRA_PORT and CASSANDRA_KEYSPACE, or .env. golang-migrate's own command works as well.
+.PHONY: migrate-up migrate-down migrate-create
+migrate-up: dev-env ## Apply the migrations of the Cassandra keyspace (n=1: one of them)
+	@$(BIN)/dts migrate up $(n)
+
+migrate-down: dev-env ## Take the last one back (n=3: three; n=all: all, with their data)
+	@$(BIN)/dts migrate down $(if $(filter all,$(n)),--yes,$(or $(n),1))
+
+migrate-create: dev-env ## Make two empty files for a new one: name=add_new_column
+	@$(BIN)/dts migrate create $(if $(name),$(name),$(error say its name: make migrate-create name=add_new_column))
+
 # ---- package ----------------------------------------------------------------------------------------------------
 
 .PHONY: wheel

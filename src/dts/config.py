@@ -84,8 +84,9 @@ class KafkaConfig:
 
 @dataclass(frozen=True, slots=True)
 class CassandraConfig:
-    hosts: tuple[str, ...]
+    hosts: tuple[str, ...]  # a host may name a port of its own
     keyspace: str
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +216,7 @@ def _cassandra(reader: _Reader) -> CassandraConfig:
     return CassandraConfig(
         hosts=reader.get("CASSANDRA_HOSTS", "localhost", _some(_address), "contact points of the cluster's store"),
         keyspace=reader.get("CASSANDRA_KEYSPACE", "task_scheduler", _keyspace, "keyspace of the cluster's store"),
+        port=reader.get("CASSANDRA_PORT", "9042", _whole(1, 65_535), "port of the contact points"),
     )
 
 

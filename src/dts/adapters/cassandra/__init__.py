@@ -1,0 +1,1 @@
+"""The ports over a Cassandra keyspace: the book of record for jobs, and for history a projection."""
