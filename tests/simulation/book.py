@@ -102,20 +102,20 @@ class Book:
     def committed(self, commit: Commit) -> None:
         """Takes one commit of the shard's one history of commits."""
         for definition in commit.definitions:
-            self._applied(definition, commit.now)
+            self._applied(definition, commit.now, behind(commit.watermark, definition.job))
         for block in commit.blocks:
             self._block(block, commit)
         for found in commit.ranges:
             self._range(found)
 
-    def _applied(self, definition: Definition, now: Instant) -> None:
+    def _applied(self, definition: Definition, now: Instant, reached: Instant) -> None:
         account = self.accounts[definition.job]
         revision, last = account.revisions[definition.revision], account.last
         if revision.applied:
             raise Violation(f"1: revision {definition.revision} of {definition.job} was applied twice")
         if last is not None and last.definition.revision > definition.revision:
             raise Violation(f"1: revision {definition.revision} of {definition.job} came after a later one")
-        revision.since = max(min(revision.definition.since, now), 0 if last is None else last.since)
+        revision.since = max(min(revision.definition.since, max(now, reached)), 0 if last is None else last.since)
         if definition.since == now - bounds.CHANGE_LATE_MS > revision.since and last is not None:
             revision.since = definition.since  # so late that what was committed is not gone through any more
         if last is not None:

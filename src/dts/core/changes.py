@@ -175,10 +175,11 @@ def _terms(draft: Draft, old: Definition | None, new: Definition, rules: str) ->
 
 
 def _revise(shard: Shard, draft: Draft, account: Account, new: Definition, empty: Empty) -> None:
-    since = max(min(new.since, draft.now), account.floor())
+    # An instant that neither our clock nor the watermark has reached comes from a clock ahead of ours.
+    since = max(min(new.since, max(draft.now, seen_by(draft.watermark, new.job))), account.floor())
     if not new.first:
         since = max(since, account.before)  # what came before was published, and accounted for, once
-    if since < account.start:
+    if since < account.start and (account.old is not None or account.memos):
         since = max(since, min(account.start, draft.now - bounds.CHANGE_LATE_MS))
     if since != new.since:
         new = new._replace(since=since)

@@ -319,7 +319,7 @@ class Shard:
         """The state as commits of at most `limit` definitions or blocks each: folding them gives an equal state."""
         definitions = list(self.definitions.values())
         blocks = list(self._open_blocks())
-        commands = sorted(self._expiries.items())
+        commands = sorted(self._expiries.items(), reverse=True)  # so that none makes another forgotten
         parts = max(1, -(-len(definitions) // limit), -(-len(blocks) // limit))
         seq = self.seq - len(commands) - parts
         commits = []
