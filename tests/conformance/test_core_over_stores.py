@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -33,7 +34,7 @@ from dts.model import (
     WorkerRef,
 )
 from tests.conformance.values import SLOT, revision
-from tests.conformance.worlds import WORLDS, Store, World
+from tests.conformance.worlds import KAFKA, Store, World, make_world
 
 START = 1_800_000_000_000
 JOBS = ("a", "b", "c")
@@ -51,6 +52,7 @@ act = st.one_of(
     st.tuples(st.just("end"), st.integers(1, 5), st.sampled_from(ENDS)),
     st.tuples(st.just("forget")),
     st.tuples(st.just("fate"), st.sampled_from(list(Fate))),
+    st.tuples(st.just("snapshot")),
     st.tuples(st.just("restart")),
 )
 
@@ -134,6 +136,7 @@ class Server:
         of = made.definition._replace(schedules=SCHEDULES[schedule], until=until, policies=policies)
         write = self.store.jobs.change if there else self.store.jobs.create
         await write([made._replace(definition=of)])
+        await self.store.feed.publish([of])
         await self.changed()
 
     async def run(self, job: str) -> None:
@@ -158,6 +161,8 @@ class Server:
                     pass
             case ("fate", fate):
                 self.fate = fate
+            case ("snapshot",) if not self.core.desks[0].fresh:
+                await self.store.ledger.snapshot(self.shard.snapshot(2))
         for _ in range(STEPS):
             if not await self.step():
                 break
@@ -203,7 +208,18 @@ async def play(world: World, script: Sequence[tuple[Any, ...]]) -> None:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(script=st.lists(act, min_size=5, max_size=30))
 def test_a_new_owner_has_the_state_of_the_old_one(kind: str, script: list[tuple[Any, ...]]) -> None:
-    world = WORLDS[kind]()
+    play_on(kind, script)
+
+
+@settings(max_examples=3, deadline=None)
+@given(script=st.lists(act, min_size=5, max_size=15))
+@pytest.mark.usefixtures("servers")
+def test_a_new_owner_has_the_state_of_the_old_one_on_kafka(script: list[tuple[Any, ...]]) -> None:
+    play_on(KAFKA, script)
+
+
+def play_on(kind: str, script: list[tuple[Any, ...]]) -> None:
+    world = make_world(kind)
     try:
         asyncio.run(play(world, [("job", "a", JobState.ACTIVE, 0, 0), ("job", "b", JobState.ACTIVE, 0, -5), *script]))
     finally:

@@ -31,7 +31,9 @@ from dts.model import (
 )
 from dts.ports import Ledger
 from tests.conformance.values import BIG, SLOT, WORKER, block, commit, definition, revision
-from tests.conformance.worlds import WORLDS, Store, World, opened
+from tests.conformance.worlds import KAFKA, WITH_KAFKA, Store, World, make_world, opened
+
+KINDS = WITH_KAFKA
 
 KEYS = [Key(job, at, nonce) for job in ("a", "b", "c") for at in (1_000, 2_000, 3_000) for nonce in ("", "0f")]
 
@@ -176,6 +178,31 @@ async def test_definitions_in_force_and_kept_come_back(world: World) -> None:
         assert known == {("a", 1): definition("a"), ("b", 1): definition("b"), ("a", 2): definition("a", 2, 1_900)}
 
 
+async def test_a_snapshot_takes_the_place_of_what_was_before(world: World) -> None:
+    """It is put between two commits; of a ledger that stores state, nothing changes."""
+    async with opened(world) as store:
+        epoch, _ = await take(store.ledger)
+        assert not store.ledger.wants_snapshot(0)
+        for seq in (1, 2, 3):
+            one = commit(epoch, seq, blocks=[block([KEYS[seq]], Status.QUEUED)], owed=[("a", ())])
+            assert await store.ledger.commit(one) is Outcome.COMMITTED
+        whole = [
+            commit(epoch, 2, blocks=[block(KEYS[1:3], Status.QUEUED)]),
+            commit(epoch, 3, blocks=[block(KEYS[3:4], Status.QUEUED)]),
+        ]
+        snapshot = asyncio.ensure_future(store.ledger.snapshot(whole))
+        await asyncio.sleep(0)
+        done = commit(epoch, 4, blocks=[block(KEYS[1:2], Status.COMPLETED, 1)])
+        assert await store.ledger.commit(done) is Outcome.COMMITTED
+        await snapshot
+    async with opened(world) as store:
+        next_epoch, commits = await take(store.ledger)
+        assert next_epoch > epoch
+        assert len(commits) <= 3
+        assert (fold(commits).seq, set(fold(commits).open)) == (4, {KEYS[2], KEYS[3]})
+        assert await store.ledger.commit(commit(next_epoch, 5)) is Outcome.COMMITTED
+
+
 async def test_ownership_names_the_shard_and_ends_with_the_store(world: World) -> None:
     store = await world.open()
     shards = store.ledger.ownership()
@@ -261,7 +288,20 @@ def relevant(state: Folded) -> Folded:
 def test_opening_gives_what_the_commits_add_up_to(
     kind: str, script: list[tuple[list[tuple[list[int], Status]], Fate, str]]
 ) -> None:
-    world = WORLDS[kind]()
+    play_on(kind, script)
+
+
+@settings(max_examples=3, deadline=None)
+@given(script=steps())
+@pytest.mark.usefixtures("servers")
+def test_opening_gives_what_the_commits_add_up_to_on_kafka(
+    script: list[tuple[list[tuple[list[int], Status]], Fate, str]],
+) -> None:
+    play_on(KAFKA, script)
+
+
+def play_on(kind: str, script: list[tuple[list[tuple[list[int], Status]], Fate, str]]) -> None:
+    world = make_world(kind)
     try:
         asyncio.run(play(world, script))
     finally:

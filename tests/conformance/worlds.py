@@ -99,6 +99,17 @@ class SqliteWorld:
 
 
 WORLDS: dict[str, Callable[[], World]] = {"sqlite": SqliteWorld, "memory": MemoryWorld}
+KAFKA = "kafka"
+WITH_KAFKA = (*sorted(WORLDS), KAFKA)  # the kinds of a ledger and of a feed
+
+
+def make_world(kind: str) -> World:
+    """A fresh one. "kafka" starts the servers unless they run."""
+    if kind == KAFKA:
+        from tests.conformance.kafkaworld import KafkaWorld
+
+        return KafkaWorld()
+    return WORLDS[kind]()
 
 
 @asynccontextmanager

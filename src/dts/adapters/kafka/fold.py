@@ -10,12 +10,12 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 from google.protobuf.message import DecodeError
 
 from dts.adapters.commitcodec import commit_in
-from dts.adapters.kafka.reading import bounds_of, reader, take
+from dts.adapters.kafka.reading import bounds_of, patiently, reader, take
 from dts.adapters.kafka.settings import FOLD_SILENCE_S, FOLD_STARTS, REQUEST_WAIT_S, KafkaSettings
 from dts.errors import StoreDamaged, Unavailable
 from dts.gen.log.v1 import log_pb2 as log
@@ -154,12 +154,13 @@ def _stable_end(settings: KafkaSettings, shard: ShardId) -> int:
 
 def _offset(admin: AdminClient, place: TopicPartition, level: IsolationLevel) -> int:
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-    asked = admin.list_offsets({place: latest}, isolation_level=level, request_timeout=REQUEST_WAIT_S)
-    try:
-        offset: int = asked[place].result().offset
-    except KafkaException as error:
-        raise Unavailable(f"the end of {place.topic}/{place.partition} is not told: {error.args[0].str()}") from error
-    return offset
+
+    def ask() -> int:
+        answer = admin.list_offsets({place: latest}, isolation_level=level, request_timeout=REQUEST_WAIT_S)
+        offset: int = answer[place].result().offset
+        return offset
+
+    return patiently(f"the end of {place.topic}/{place.partition}", ask)
 
 
 def _read(settings: KafkaSettings, shard: ShardId, end: int) -> Folded | None:

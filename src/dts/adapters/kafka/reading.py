@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from dts.adapters.kafka.settings import REQUEST_WAIT_S, KafkaSettings
 from dts.errors import Unavailable
+
+T = TypeVar("T")
 
 
 def reader(settings: KafkaSettings, *, eof: bool = False) -> Consumer:
@@ -34,11 +39,20 @@ def bounds_of(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]
 
     To begin at a known offset is 0.5 s faster than to begin at `OFFSET_BEGINNING`, and nothing is passed over unseen.
     """
-    try:
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), REQUEST_WAIT_S)
-    except KafkaException as error:
-        raise Unavailable(f"the ends of {topic}/{partition} are not told: {error.args[0].str()}") from error
-    return low, high
+    place = TopicPartition(topic, partition)
+    return patiently(f"the ends of {topic}/{partition}", lambda: consumer.get_watermark_offsets(place, REQUEST_WAIT_S))
+
+
+def patiently(what: str, ask: Callable[[], T]) -> T:
+    """Asks until it is answered: a partition that has just been made or moved has no leader for a moment. Raises Unavailable."""
+    deadline = time.monotonic() + REQUEST_WAIT_S
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if time.monotonic() > deadline:
+                raise Unavailable(f"{what}: Kafka does not answer: {error.args[0].str()}") from error
+            time.sleep(0.02)
 
 
 def take(consumer: Consumer, limit: int, timeout_s: float) -> list[Message]:

@@ -24,13 +24,6 @@ from dts.adapters.kafka.settings import KafkaSettings
 from dts.errors import Bug, OwnershipLost, Unavailable
 from dts.model import Outcome, ShardId
 
-Probe = Callable[[str], None]  # told the points that a transaction passes: begun, produced, committed
-
-
-def no_probe(point: str) -> None:
-    """Watches nothing."""
-    del point
-
 
 class _State(Enum):
     NEW = 1
@@ -54,6 +47,14 @@ class Appended:
             if offset is not None and (self.first < 0 or offset < self.first):
                 self.first = offset
             self.at = max(self.at, message.timestamp()[1])
+
+
+Probe = Callable[[str, "Transactions"], None]  # for tests: told the points that are passed
+
+
+def no_probe(point: str, transactions: Transactions) -> None:
+    """Watches nothing. Points: begun, produced, committed."""
+    del point, transactions
 
 
 class Transactions:
@@ -103,14 +104,14 @@ class Transactions:
         self.appended = Appended()
         try:
             self.producer.begin_transaction()
-            self._probe("begun")
+            self._probe("begun", self)
             self._produce(log, events)
         except KafkaException as error:
             self._fatal(error.args[0])
             return self._refuse()
-        self._probe("produced")
+        self._probe("produced", self)
         outcome = self._finish()
-        self._probe("committed")
+        self._probe("committed", self)
         return outcome
 
     def resolve(self) -> Outcome:
