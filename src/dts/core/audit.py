@@ -16,10 +16,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from dts.core.timetable import Times, times_of
+from dts.core.timetable import times_of
 from dts.errors import FailedPrecondition
 from dts.model import Definition, Execution, Instant, JobState, Range, Term
-from dts.schedule import format_instant
+from dts.schedule import Schedule, format_instant
 
 MAX_INSTANTS = 1_000_000  # of one revision in one audit
 MAX_FINDINGS = 1_000  # kept; all are counted
@@ -277,7 +277,7 @@ class _Audit:
             if revision is None:
                 self._found(UNDECIDABLE, ranges[0].until, f"revision {number}, of a range, is gone")
                 continue
-            times: Times = times_of(revision.schedules)
+            times: Schedule = times_of(revision.schedules)
             for each in ranges:
                 expected = times.count(each.after, each.until)
                 if expected != each.size:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dts import bounds
-from dts.core.timetable import Times, times_of
+from dts.core.timetable import times_of
 from dts.model import Definition, Instant, JobState, Key, Misfire, Owed, Policies, Range
+from dts.schedule import Schedule
 
 MISSED = "missed"
 PAUSED = "paused"
@@ -46,7 +47,7 @@ def ended_ranges(owed: Owed, reason: str) -> list[Range]:
     return [*ranges_of(owed._replace(until=paused), PAUSED), *ranges_of(owed._replace(after=paused), reason)]
 
 
-def _ranges(owed: Owed, times: Times, after: Instant, until: Instant, reason: str) -> list[Range]:
+def _ranges(owed: Owed, times: Schedule, after: Instant, until: Instant, reason: str) -> list[Range]:
     """The instants of (after, until] as ranges; instants in `owed.skip` have a verdict and split them."""
     job, revision = owed.definition.job, owed.definition.revision
     edges = [instant for instant in owed.skip if after < instant <= until]
@@ -60,7 +61,7 @@ def _ranges(owed: Owed, times: Times, after: Instant, until: Instant, reason: st
     return found
 
 
-def _take(owed: Owed, times: Times, after: Instant, until: Instant, budget: int) -> list[Instant]:
+def _take(owed: Owed, times: Schedule, after: Instant, until: Instant, budget: int) -> list[Instant]:
     """The first `budget` instants in (after, until] that have no verdict yet."""
     if after >= until or budget <= 0:
         return []
@@ -93,7 +94,7 @@ def active(definition: Definition) -> Definition:
     return definition._replace(state=JobState.ACTIVE, until=None)
 
 
-def _misfire(owed: Owed, times: Times, now: Instant, budget: int) -> Settled:
+def _misfire(owed: Owed, times: Schedule, now: Instant, budget: int) -> Settled:
     policies = owed.definition.policies
     missed_until = min(owed.until, now - max(policies.late_window, bounds.LATE_WINDOW_MIN_MS))
     ranges: list[Range] = []
@@ -114,7 +115,7 @@ def _misfire(owed: Owed, times: Times, now: Instant, budget: int) -> Settled:
 
 
 def _missed(
-    owed: Owed, times: Times, until: Instant, now: Instant, budget: int
+    owed: Owed, times: Schedule, until: Instant, now: Instant, budget: int
 ) -> tuple[list[Instant], list[Range], Instant]:
     """Verdicts of the missed instants in (owed.after, until]: fires, ranges, and how far it came within the budget."""
     policies = owed.definition.policies
@@ -130,7 +131,7 @@ def _missed(
     return _run_all(owed, times, until, budget)
 
 
-def _latest(owed: Owed, times: Times, until: Instant) -> Instant | None:
+def _latest(owed: Owed, times: Schedule, until: Instant) -> Instant | None:
     """The last instant in (owed.after, until] that has no verdict yet."""
     skip = set(owed.skip)
     latest = times.previous_before(until + 1)
@@ -139,7 +140,7 @@ def _latest(owed: Owed, times: Times, until: Instant) -> Instant | None:
     return latest if latest is not None and latest > owed.after else None
 
 
-def _run_all(owed: Owed, times: Times, until: Instant, budget: int) -> tuple[list[Instant], list[Range], Instant]:
+def _run_all(owed: Owed, times: Schedule, until: Instant, budget: int) -> tuple[list[Instant], list[Range], Instant]:
     limit = min(owed.definition.policies.misfire_limit, bounds.MISFIRE_RUN_ALL)
     newest: list[Instant] = []
     instant, skip = until + 1, set(owed.skip)

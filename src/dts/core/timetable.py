@@ -16,49 +16,16 @@ from operator import itemgetter
 from typing import TypeVar
 
 from dts.model import LAST_JOB, START, Definition, Instant, ScheduleSpec, Watermark
-from dts.schedule import Schedule
-from dts.schedule import compile as compile_schedule
+from dts.schedule import Schedule, compile_all
 
 MAX_DISTINCT = 100_000
 job_of = itemgetter(0)
 
 
-class Union:
-    """Several schedules of one job: an instant of two of them is one instant."""
-
-    __slots__ = ("parts",)
-
-    def __init__(self, parts: Sequence[Schedule]) -> None:
-        self.parts = parts
-
-    def next_after(self, instant: Instant) -> Instant | None:
-        """The first instant strictly after."""
-        found = [each for part in self.parts if (each := part.next_after(instant)) is not None]
-        return min(found, default=None)
-
-    def previous_before(self, instant: Instant) -> Instant | None:
-        """The last instant strictly before."""
-        found = [each for part in self.parts if (each := part.previous_before(instant)) is not None]
-        return max(found, default=None)
-
-    def between(self, after: Instant, until: Instant, limit: int) -> list[Instant]:
-        """The first `limit` instants in (after, until]."""
-        merged = {instant for part in self.parts for instant in part.between(after, until, limit)}
-        return sorted(merged)[:limit]
-
-    def count(self, after: Instant, until: Instant) -> int:
-        """How many instants are in (after, until]."""
-        most = sum(part.count(after, until) for part in self.parts)
-        return len(self.between(after, until, most)) if most else 0
-
-
-Times = Schedule | Union
-
-
 @lru_cache(maxsize=MAX_DISTINCT)
-def times_of(specs: tuple[ScheduleSpec, ...]) -> Times:
-    """The one function of time of a definition's schedules. None at all: a union of nothing."""
-    return compile_schedule(specs[0]) if len(specs) == 1 else Union([compile_schedule(spec) for spec in specs])
+def times_of(specs: tuple[ScheduleSpec, ...]) -> Schedule:
+    """The one function of time of a definition's schedules, of which there is at least one."""
+    return compile_all(specs)
 
 
 T = TypeVar("T", bound=tuple[object, ...])
