@@ -13,8 +13,9 @@ from tests.acceptance.crash.load import Facts, Load
 from tests.acceptance.crash.site import Site, site, until
 
 SHELL, PYTHON = 40, 160  # fires a second
+SHORT_PAUSE_S = (0.3, 1.5)
 PAUSE_S = (0.3, 2.5)  # between two kills; so that hardly anything that runs for 0.3 s is hit five times in a row
-SOME_S = 1.5
+SOME_S = 1.0
 WORKER_S = 10.0  # until a killed worker is replaced
 STARTING, STARTING_S = 0.4, (0.1, 1.2)  # how often and when a starting server is killed
 KINDS = ("server", "worker", "both")
@@ -38,7 +39,7 @@ def kill(at: Site, kind: str, dice: random.Random) -> None:
         at.nothing_left()
 
 
-def rounds(folder: Path, kind: str, count: int) -> Facts:
+def rounds(folder: Path, kind: str, count: int, pause_s: tuple[float, float]) -> Facts:
     """So many kills; what was found when all was over."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # with a failure only: what the machine does is not repeated by it
@@ -46,8 +47,9 @@ def rounds(folder: Path, kind: str, count: int) -> Facts:
     with site(folder) as at:
         load = Load(at)
         load.create(shell=SHELL, python=PYTHON)
+        until("tasks run", (folder / "lines").exists, WORKER_S)
         for _ in range(count):
-            time.sleep(dice.uniform(*PAUSE_S))  # the random moment is the point
+            time.sleep(dice.uniform(*pause_s))  # the random moment is the point
             kill(at, kind, dice)
         load.pause()
         facts = load.check(once=kind == "server")
@@ -59,13 +61,13 @@ def rounds(folder: Path, kind: str, count: int) -> Facts:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_kill_9(tmp_path: Path, kind: str) -> None:
-    rounds(tmp_path, kind, 2)
+    rounds(tmp_path, kind, 2, SHORT_PAUSE_S)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", KINDS)
 def test_kill_9_again_and_again(tmp_path: Path, kind: str) -> None:
-    rounds(tmp_path, kind, 25)
+    rounds(tmp_path, kind, 25, PAUSE_S)
 
 
 def stopped(folder: Path, seconds: float) -> None:
