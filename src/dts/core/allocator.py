@@ -50,6 +50,8 @@ class Member:
     def fits(self, demand: Demand) -> int:
         """How many executions of a demand find room now."""
         total = self.info.total
+        if demand.slots > total.slots:
+            return 0  # it would wait in the backlog for ever
         slots = total.slots + (self.info.backlog if demand.slots_only else 0)
         room = (slots - self.taken[3]) // max(demand.slots, 1)
         if not demand.slots_only:
@@ -84,6 +86,28 @@ class Member:
         for name, need in demand.custom:
             self.custom[name] = self.custom.get(name, 0) + need * count
             assert self.custom[name] >= 0, f"worker {self.info.ref.id}: more {name} was released than taken"
+
+
+def spread(rooms: Sequence[int], count: int) -> list[int]:
+    """How many of `count` go to each of several rooms, largest first, when each goes to where the most room is left."""
+    level, extra, used, total = 0, 0, len(rooms), 0
+    for number, room in enumerate(rooms, 1):
+        total += room
+        following = rooms[number] if number < len(rooms) else 0
+        if total - number * following >= count:  # the first `number` take them all, down to a common level of room
+            level, extra = divmod(total - count, number)
+            used = number
+            break
+    return [room - level - (place >= used - extra) if place < used else 0 for place, room in enumerate(rooms)]
+
+
+def packed(rooms: Sequence[int], count: int) -> list[int]:
+    """How many of `count` go to each of several rooms when the first are filled first."""
+    sizes = []
+    for room in rooms:
+        sizes.append(min(room, count))
+        count -= sizes[-1]
+    return sizes
 
 
 class Wish(NamedTuple):
@@ -150,7 +174,7 @@ class Fleet:
 
     def _forget(self, id: str) -> None:
         member = self.members[id]
-        if not member.attached and not any(member.taken):
+        if not member.attached and not any(member.taken) and not any(member.custom.values()):
             del self.members[id]
 
     def _open(self, demand: Demand) -> Iterable[Member]:
@@ -185,16 +209,15 @@ class Fleet:
         ]
         if demand.slots_only:
             members.sort(key=lambda each: -each[0])
+            sizes = spread([room for room, _, _ in members], left)
         else:
             members.sort(key=lambda each: sum(amounts(each[2].info.total)[:2]) - sum(each[2].taken[:2]))
-        for number, (room, report, member) in enumerate(members):
-            if not left:
-                break
-            share = -(-left // (len(members) - number)) if demand.slots_only else left
-            size = min(room, share)
-            member.add(demand, size)
-            found.append(Placement(wish.ready, member.info.ref, size, report, not member.info.timed))
-            left -= size
+            sizes = packed([room for room, _, _ in members], left)
+        for (_, report, member), size in zip(members, sizes, strict=True):
+            if size:
+                member.add(demand, size)
+                found.append(Placement(wish.ready, member.info.ref, size, report, not member.info.timed))
+                left -= size
         return left
 
     def why_not(self, demand: Demand) -> str:
