@@ -381,6 +381,15 @@ class Revision(NamedTuple):
     request: str = ""  # fingerprint of the creating request: a repeat is the same create
 
 
+class Intent(NamedTuple):
+    """Revisions that a service is about to write and to publish."""
+
+    incarnation: str  # of the service's process
+    id: bytes
+    at: Instant
+    revisions: tuple[tuple[str, int], ...]  # (job, revision)
+
+
 class StoredJob(NamedTuple):
     """A job's current row."""
 

@@ -18,6 +18,7 @@ from dts.model import (
     ExecutionQuery,
     Held,
     Instant,
+    Intent,
     JobView,
     Key,
     Outcome,
@@ -102,6 +103,22 @@ class JobStore(Protocol):
 
     def definitions(self, job: str, until: Instant) -> AsyncIterator[Sequence[Definition]]:
         """For the audit: every revision (of one job, or of all) with since < until, by job and revision, in pages."""
+        ...
+
+
+class IntentStore(Protocol):
+    """Where a change and its publication are two writes: what is about to be published, so that a dead service's is too."""
+
+    async def write(self, intent: Intent) -> None:
+        """Durable on return; before the change itself."""
+        ...
+
+    async def remove(self, intent: Intent) -> None:
+        """After the publication is acknowledged, or when the change is known not to have happened."""
+        ...
+
+    async def scan(self, since: Instant, before: Instant, limit: int) -> Sequence[Intent]:
+        """Intents of all services written in [since, before) that are there still, oldest first."""
         ...
 
 
