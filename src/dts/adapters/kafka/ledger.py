@@ -36,9 +36,11 @@ OPEN_PAUSE_S = 1.0  # between two tries to take over while the brokers do not an
 class Owner:
     """One ownership of a shard: its producer, and how far its log is. Methods block; `busy` is held by who calls them."""
 
+    transactions_class = Transactions
+
     def __init__(self, settings: KafkaSettings, shard: ShardId, probe: Probe) -> None:
         self.busy = threading.Lock()
-        self.transactions = Transactions(settings, shard, probe)
+        self.transactions = self.transactions_class(settings, shard, probe)
         self.epoch = 0
         self.seq = 0
         self._settings = settings
