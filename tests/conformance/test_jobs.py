@@ -7,7 +7,9 @@ import pytest
 from dts.errors import AlreadyExists, NotFound, RevisionConflict
 from dts.model import Definition, JobState, StoredJob
 from tests.conformance.values import definition, revision
-from tests.conformance.worlds import World, collect, opened
+from tests.conformance.worlds import WITH_CASSANDRA, World, collect, opened
+
+KINDS = WITH_CASSANDRA
 
 ALL = frozenset[int]()
 HOSTILE = "Robert'); DROP TABLE jobs;-- <b>\u0000 \U0001f600 ÄÖ"

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from dts import bounds
 from dts.adapters.output import empty, extend
 from dts.model import Key, Output
-from tests.conformance.worlds import World, opened
+from tests.conformance.worlds import WITH_CASSANDRA, World, opened
+
+KINDS = WITH_CASSANDRA
 
 KEY = Key("a", 1_000)
 
@@ -65,10 +67,10 @@ async def test_a_follower_hears_of_more_and_of_the_end(world: World) -> None:
         assert await store.outputs.wait(Key("nobody", 1), 0, 0, 0.01) is None
 
 
-async def test_old_outputs_are_forgotten_in_slices(world: World) -> None:
-    async with opened(world) as store:
+async def test_old_outputs_are_forgotten_in_slices(deleting_world: World) -> None:
+    async with opened(deleting_world) as store:
         for n in range(5):
-            world.now = 100 * n
+            deleting_world.now = 100 * n
             await store.outputs.put(Key("a", n), 1, 0, b"x", True)
         assert await store.outputs.forget(300, 2) == 2
         assert await store.outputs.forget(300, 2) == 1

@@ -101,14 +101,20 @@ class SqliteWorld:
 WORLDS: dict[str, Callable[[], World]] = {"sqlite": SqliteWorld, "memory": MemoryWorld}
 KAFKA = "kafka"
 WITH_KAFKA = (*sorted(WORLDS), KAFKA)  # the kinds of a ledger and of a feed
+CASSANDRA = "cassandra"
+WITH_CASSANDRA = (*sorted(WORLDS), CASSANDRA)  # the kinds of a job store, a history and an output store
 
 
 def make_world(kind: str) -> World:
-    """A fresh one. "kafka" starts the servers unless they run."""
+    """A fresh one. "kafka" and "cassandra" start the servers unless they run."""
     if kind == KAFKA:
         from tests.conformance.kafkaworld import KafkaWorld
 
         return KafkaWorld()
+    if kind == CASSANDRA:
+        from tests.conformance.cassandraworld import CassandraWorld
+
+        return CassandraWorld()
     return WORLDS[kind]()
 
 
