@@ -16,7 +16,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from dts import bounds
 from dts.core.instance import Instance
-from dts.core.shard import Shard
 from dts.model import (
     Block,
     Cancel,
