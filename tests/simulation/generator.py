@@ -1,0 +1,441 @@
+"""Draws a world and what happens in it: a phase under faults, then a healed one in which everything must finish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dts import bounds
+from dts.model import (
+    Cancel,
+    Command,
+    Definition,
+    Delivery,
+    Demand,
+    JobState,
+    Misfire,
+    Policies,
+    Retry,
+    Run,
+    ScheduleSpec,
+)
+from tests.simulation.book import Violation
+from tests.simulation.owner import Owner
+from tests.simulation.site import Build, Kind, Options, Site
+from tests.simulation.workers import Worker
+from tests.simulation.world import T0, World
+
+MINUTE = 60_000
+HOUR = 60 * MINUTE
+JOBS = ("a", "b", "c", "d", "e", "f", "g", "h")
+SCHEDULES = [
+    (ScheduleSpec("@every 20s"),),
+    (ScheduleSpec("@every 45s"),),
+    (ScheduleSpec("@every 90s"),),
+    (ScheduleSpec("*/2 * * * *"),),
+    (ScheduleSpec("*/5 * * * *"), ScheduleSpec("@every 120s")),
+    (ScheduleSpec("30 2 * * *", "Europe/Paris"),),
+    (ScheduleSpec("@every 1m", start=T0 + 5_000, end=T0 + 10 * MINUTE),),
+    (),
+]
+POLICIES = [
+    Policies(),
+    Policies(misfire=Misfire.SKIP, max_retries=1),
+    Policies(misfire=Misfire.RUN_ALL, misfire_limit=5, max_retries=2),
+    Policies(delivery=Delivery.AT_MOST_ONCE, misfire=Misfire.RUN_ALL, misfire_limit=0),
+    Policies(delivery=Delivery.AT_MOST_ONCE),
+    Policies(misfire=Misfire.RUN_ALL, misfire_limit=30, late_window=10 * MINUTE),
+    Policies(grace=10 * MINUTE, max_retries=3, retry_initial=5_000, retry_cap=MINUTE),
+]
+DEMANDS = [Demand(), Demand(), Demand(priority=1), Demand(cpu=400), Demand(cpu=700, custom=(("gpu", 1),)), Demand(slots=2)]
+TOTALS = [
+    Demand(cpu=1_000, slots=3, custom=(("gpu", 1),)),
+    Demand(cpu=800, slots=2, custom=(("gpu", 1),)),
+    Demand(cpu=2_000, slots=5, custom=(("gpu", 2),)),
+]
+SMALL = ("STEP_CHANGES", "STEP_JOBS_OF_GAP", "MAX_GAPS", "STEP_REPORTS")
+HEAL_MS = 3 * HOUR
+HEAL_EVENTS = 60_000
+MOST_OWNERS = 2
+MOST_WORKERS = 3
+COMMAND_EXPIRY_MS = 5 * MINUTE
+
+
+def options(world: World) -> Options:
+    """The run's own."""
+    rng = world.rng
+    world.slow = rng.choice([1, 1, 1, 5, 20])
+    small = rng.random() < 0.3
+    return Options(
+        lease_ms=rng.choice([12_000, 60_000]),
+        limit=rng.choice([1, 2, 5, 40, 2_500]),
+        trouble=rng.choice([0.0, 0.02, 0.1, 0.3]),
+        slow=world.slow,
+        longest_log=rng.choice([3, 20, 1_000]),
+        part=rng.choice([1, 2, 50]),
+        longest_task_ms=rng.choice([2_000, 20_000, 120_000]),
+        failing=rng.choice([0.0, 0.1, 0.5]),
+        actions=rng.randint(15, 45),
+        bounds=tuple((name, rng.randint(1, 4)) for name in SMALL) if small else (),
+    )
+
+
+class Generator:
+    """One run."""
+
+    def __init__(self, world: World, build: Build) -> None:
+        rng = world.rng
+        self.world = world
+        self.rng = rng
+        self.options = options(world)
+        timed = rng.choice([True, False, None])
+        kinds = {
+            f"w{number}": Kind(
+                rng.choice(TOTALS), rng.choice([0, 2, 20]), rng.random() < 0.5 if timed is None else timed
+            )
+            for number in range(rng.randint(1, MOST_WORKERS))
+        }
+        self.site = Site(world, build, self.options, kinds)
+        self.jobs = JOBS[: rng.randint(1, len(JOBS))]
+        self._ids = 0
+        self._acts: list[tuple[Callable[[], None], int]] = [
+            (self.put, 10),
+            (self.turn, 8),
+            (self.command, 8),
+            (self.quiet, 6),
+            (self.repeat, 1),
+            (self.kill_owner, 3),
+            (self.stop_owner, 4),
+            (self.outage, 1),
+            (self.second_owner, 2),
+            (self.kill_worker, 4),
+            (self.stop_worker, 3),
+            (self.clone, 1),
+            (self.leave, 2),
+            (self.start_worker, 3),
+            (self.break_stream, 4),
+            (self.out_of_reach, 2),
+            (self.move_clock, 2),
+            (self.history_down, 1),
+        ]
+
+    def run(self) -> None:
+        """All of it. Raises Violation."""
+        with _Bounds(self.options.bounds):
+            self.begin()
+            self.faults()
+            self.heal()
+
+    def begin(self) -> None:
+        self.site.start_owner()
+        for id in self.site.kinds:
+            self.site.start_worker(id)
+        for _ in range(self.rng.randint(1, 4)):
+            self.put()
+
+    def faults(self) -> None:
+        acts = [act for act, _ in self._acts]
+        weights = [weight for _, weight in self._acts]
+        for act in self.rng.choices(acts, weights, k=self.options.actions):
+            self.world.run_until(self.world.t + self._gap())
+            self.world.note("---", act.__name__)
+            act()
+
+    def _gap(self) -> int:
+        """Ms to the next thing that happens: often in the midst of what the last one set going."""
+        draw = self.rng.random()
+        if draw < 0.35:
+            return int(draw * 60)
+        if draw < 0.75:
+            return int((draw - 0.35) * 10_000)
+        return int((draw - 0.75) * 100_000)
+
+    # ---- people
+
+    def put(self) -> None:
+        """Creates, edits, or creates anew what was deleted."""
+        rng = self.rng
+        state = rng.choice([JobState.ACTIVE] * 6 + [JobState.PAUSED])
+        until = T0 + self._wall() + rng.randrange(1, 5 * MINUTE) if state is JobState.PAUSED and rng.random() < 0.6 else None
+        self._publish(
+            Definition(
+                rng.choice(self.jobs),
+                0,
+                0,
+                state,
+                until,
+                rng.choice(SCHEDULES),
+                rng.choice(DEMANDS),
+                rng.choice(POLICIES),
+                b"",
+            )
+        )
+
+    def turn(self) -> None:
+        """Pauses, resumes, cancels or deletes."""
+        rng, job = self.rng, self.rng.choice(self.jobs)
+        last = self.site.service.last(job)
+        if last is None or not self.site.service.exists(job):
+            return
+        state = rng.choice([JobState.PAUSED, JobState.ACTIVE, JobState.ACTIVE, JobState.CANCELLED, JobState.DELETED])
+        until = T0 + self._wall() + rng.randrange(1, 5 * MINUTE) if state is JobState.PAUSED and rng.random() < 0.6 else None
+        self._publish(last._replace(state=state, until=until))
+
+    def _wall(self) -> int:
+        return self.world.t + self.site.wall
+
+    def _publish(self, definition: Definition) -> None:
+        last = self.site.service.last(definition.job)
+        since = T0 + self._wall()
+        revision = 1
+        if last is not None:
+            revision, since = last.revision + 1, max(since, last.since)
+        body = self.site.body(definition.job, revision)
+        definition = definition._replace(revision=revision, since=since, body=body)
+        dies = self.rng.random() < 0.1
+        self.site.service.change(definition, dies=dies)
+        if dies:
+            self.world.after(self.rng.randrange(2 * MINUTE), self.site.service.sweep)
+
+    def command(self) -> None:
+        """Run now, cancel or retry."""
+        rng = self.rng
+        jobs = [job for job in self.jobs if self.site.service.exists(job)]
+        if not jobs:
+            return
+        self._ids += 1
+        id_, now = self._ids.to_bytes(4, "big") + bytes(12), T0 + self._wall()
+        expires = now + COMMAND_EXPIRY_MS
+        keys = sorted(key for key in self.site.checkers.book.status if self.site.service.exists(key.job))[-40:]
+        kind = rng.choice(["run", "cancel", "retry"])
+        command: Command
+        if kind == "run" or not keys:
+            job = rng.choice(jobs)
+            command = Run(id_, job, now, expires, self._needs(job), rng.choice([b"", b"", b"changed"]))
+        elif kind == "cancel":
+            command = Cancel(id_, rng.choice(keys), now, expires)
+        else:
+            key = rng.choice(keys)
+            command = Retry(id_, key, now, expires, self._needs(key.job))
+        self.site.service.command(command)
+
+    def _needs(self, job: str) -> int:
+        """The revision that a command waits for: sometimes one that will not come."""
+        last = self.site.service.last(job)
+        assert last is not None
+        return last.revision + (self.rng.random() < 0.05)
+
+    def repeat(self) -> None:
+        """The feed says something twice."""
+        service = self.site.service
+        values: list[Definition | Command] = [each for each in service.commands if each.id in self.site.checkers.applied]
+        values += [
+            revisions[-1] for job, revisions in sorted(service.jobs.items()) if self._published(job, revisions[-1])
+        ]
+        if values:
+            self.site.feed.again(self.rng.choice(values))
+            self.site.fed()
+
+    def _published(self, job: str, definition: Definition) -> bool:
+        last = self.site.checkers.book.accounts[job].last
+        return last is not None and last.definition.revision == definition.revision
+
+    # ---- owners
+
+    def _owner(self) -> Owner | None:
+        alive = [each for each in self.site.owners if each.alive]
+        return self.rng.choice(alive) if alive else None
+
+    def kill_owner(self) -> None:
+        """Another comes, at once or in a while."""
+        owner = self._owner()
+        if owner is not None:
+            owner.kill()
+        self.world.after(self.rng.randrange(20_000), self._ensure_owner)
+
+    def _ensure_owner(self) -> None:
+        if not any(each.alive and not each.paused for each in self.site.owners):
+            self._one_more()
+
+    def _one_more(self) -> None:
+        """Beyond MOST_OWNERS the oldest ends."""
+        alive = [each for each in self.site.owners if each.alive]
+        for owner in alive[: len(alive) + 1 - MOST_OWNERS]:
+            owner.kill()
+        self.site.start_owner()
+
+    def stop_owner(self) -> None:
+        """SIGSTOP; another may take over meanwhile; it goes on later, or never."""
+        owner = self._owner()
+        if owner is None or owner.paused:
+            return
+        self.world.note(owner, "is stopped")
+        owner.pause()
+        self.world.after(self.rng.randrange(2 * self.options.lease_ms), owner.wake)
+        if self.rng.random() < 0.7:
+            self.world.after(self.rng.randrange(self.options.lease_ms), self._ensure_owner)
+
+    def second_owner(self) -> None:
+        """The group moves the shard while its owner works."""
+        self._one_more()
+
+    def outage(self) -> None:
+        """No owner for long; people go on."""
+        for owner in self.site.owners:
+            owner.kill()
+        for _ in range(self.rng.randint(1, 3)):
+            self.world.run_until(self.world.t + self.rng.randrange(self.rng.choice([MINUTE, 20 * MINUTE, 2 * HOUR])))
+            self.rng.choice([self.put, self.turn, self.command])()
+        self.world.after(self.rng.randrange(1_000), self._ensure_owner)
+
+    # ---- workers
+
+    def _worker(self) -> Worker | None:
+        alive = [each for each in self.site.workers if each.alive]
+        return self.rng.choice(alive) if alive else None
+
+    def kill_worker(self) -> None:
+        worker = self._worker()
+        if worker is not None:
+            worker.kill()
+            if self.rng.random() < 0.7:
+                id = worker.ref.id
+                self.world.after(self.rng.randrange(50, 5_000), lambda: self._ensure_worker(id))
+
+    def _ensure_worker(self, id: str) -> None:
+        if not any(each.ref.id == id and each.alive and not each.left for each in self.site.workers):
+            self.site.start_worker(id)
+
+    def start_worker(self) -> None:
+        self._ensure_worker(self.rng.choice(list(self.site.kinds)))
+
+    def clone(self) -> None:
+        """The same id once more."""
+        if len(self.site.workers) <= MOST_WORKERS:
+            self.site.start_worker(self.rng.choice(list(self.site.kinds)))
+
+    def stop_worker(self) -> None:
+        """SIGSTOP; one whose lease is its life is ended when it says nothing for L."""
+        worker = self._worker()
+        if worker is None or worker.paused:
+            return
+        self.world.note(worker, "is stopped")
+        worker.pause()
+        lasts = self.rng.randrange(int(1.5 * self.options.lease_ms))
+        ends = not worker.timed and lasts > self.options.lease_ms
+        self.world.after(lasts, worker.kill if ends else worker.wake)
+
+    def leave(self) -> None:
+        worker, owner = self._worker(), self._owner()
+        if worker is not None and owner is not None:
+            grace = self.rng.randrange(20_000)
+            owner.run(lambda: owner.leave(worker.ref, grace))
+
+    def break_stream(self) -> None:
+        worker = self._worker()
+        if worker is not None and worker.streams:
+            self.rng.choice(list(worker.streams.values())).break_(silent=self.rng.random() < 0.3)
+
+    def out_of_reach(self) -> None:
+        """A worker and an owner do not reach each other for a while."""
+        worker, owner = self._worker(), self._owner()
+        if worker is None or owner is None:
+            return
+        worker.away.add(owner)
+        for stream in list(worker.streams.values()):
+            if stream.owner is owner:
+                stream.break_(silent=True)
+
+        def back() -> None:
+            worker.away.discard(owner)
+            worker.connect_soon(owner)
+
+        self.world.after(self.rng.randrange(2 * self.options.lease_ms), back)
+
+    # ---- time, stores
+
+    def quiet(self) -> None:
+        """Time passes."""
+        self.world.run_until(self.world.t + self.rng.randrange(90_000))
+
+    def move_clock(self) -> None:
+        """The wall clock of the servers is set: corrected a little, or wrong."""
+        rng = self.rng
+        by = rng.choice([rng.randint(-1_900, 1_900), rng.randint(-5 * MINUTE, 5 * MINUTE), rng.randint(0, 2 * HOUR)])
+        self.world.note("the clock is set by", by)
+        self.site.wall += by
+
+    def history_down(self) -> None:
+        self.site.history.fail(self.rng.randrange(3 * MINUTE))
+
+    # ---- healed
+
+    def heal(self) -> None:
+        """No faults any more: in bounded time nothing is open, owed or unsaid."""
+        world, site = self.world, self.site
+        world.note("--- heal")
+        world.healed = True
+        for worker in list(site.workers):
+            worker.wake()
+            worker.away.clear()
+        for owner in list(site.owners):
+            owner.wake()
+        if site.newest() is None:
+            site.start_owner()
+        for owner in site.owners:
+            if owner is not site.newest():
+                owner.kill()
+        site.service.sweep()
+        site.history.catch_up()
+        owner = site.newest()
+        assert owner is not None
+        for worker in site.workers:
+            worker.connect_soon(owner)
+        until, most = world.t + HEAL_MS, world.events + HEAL_EVENTS
+        while not self._at_rest():
+            for id in site.kinds:
+                self._ensure_worker(id)
+            if world.t > until or world.events > most:
+                raise Violation(f"1: it does not come to rest: {self._unrest()}")
+            for _ in range(50):
+                world.run_next()
+                if self._at_rest():
+                    break
+        site.checkers.finish()
+
+    def _at_rest(self) -> bool:
+        return not self._unrest()
+
+    def _unrest(self) -> str:
+        """What is still to be done, for a person."""
+        site, owner = self.site, self.site.newest()
+        if owner is None or owner.desk is None or not owner.alive:
+            return "no owner"
+        desk = owner.desk
+        shard = desk.shard
+        what = {
+            "under way": desk.draft is not None or desk.fresh,
+            "open": bool(shard.open),
+            "owed": bool(shard.owed or shard.gaps),
+            "commands": bool(shard.held_commands or desk.commands),
+            "feed": bool(desk.changes or site.feed.since(owner.told)),
+            "reports": bool(desk.reports),
+            "runs": bool(site.checkers.live),
+            "unacknowledged": any(worker.leases.unacknowledged for worker in site.workers if worker.alive),
+        }
+        return ", ".join(name for name, is_so in what.items() if is_so)
+
+
+class _Bounds:
+    """Some bounds made small for a run."""
+
+    def __init__(self, values: tuple[tuple[str, int], ...]) -> None:
+        self._values = values
+        self._before = [(name, getattr(bounds, name)) for name, _ in values]
+
+    def __enter__(self) -> None:
+        for name, value in self._values:
+            setattr(bounds, name, value)
+
+    def __exit__(self, *_: object) -> None:
+        for name, value in self._before:
+            setattr(bounds, name, value)
