@@ -31,16 +31,23 @@ class Faulty(Session):
 
     async def write(self, cql: str, values: Sequence[Value] = ()) -> None:
         await super().write(cql, values)
+        if "job_ids" in cql:
+            await self._named()
+
+    async def batch(self, statements: Iterable[Any], atomic: bool) -> Any:
+        if atomic and self.plan:
+            if self.plan.pop(0):
+                await super().batch(statements, atomic)
+            raise OutcomeUnknown("the answer was lost")
+        result = await super().batch(statements, atomic)
+        if not atomic:
+            await self._named()
+        return result
+
+    async def _named(self) -> None:
         if self.rival is not None:
             rival, self.rival = self.rival, None
             await rival()
-
-    async def batch(self, statements: Iterable[Any], atomic: bool) -> Any:
-        if not self.plan:
-            return await super().batch(statements, atomic)
-        if self.plan.pop(0):
-            await super().batch(statements, atomic)
-        raise OutcomeUnknown("the answer was lost")
 
 
 @pytest.fixture

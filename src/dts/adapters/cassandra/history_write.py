@@ -127,12 +127,11 @@ class HistoryWriter:
     async def _add_index(self, index: dict[Index, int]) -> None:
         """What says where rows are, before the rows."""
         new = [(name, ttl) for name, ttl in index.items() if name not in self._known]
-
-        async def add(each: tuple[Index, int]) -> None:
-            (cql, key), ttl = each
-            await self._session.write(cql, [*key] if cql == _JOB else [*key, ttl])
-
-        await in_flight(new, add)
+        groups: dict[tuple[Value, ...], list[Write]] = {}
+        for (cql, key), ttl in new:
+            row: Write = (cql, [*key] if cql == _JOB else [*key, ttl])
+            groups.setdefault((cql, key[0]) if cql == _JOB else (cql, *key), []).append(row)
+        await in_flight([part for rows in groups.values() for part in _cut(rows)], self._write)
         if len(self._known) + len(new) > KNOWN:
             self._known.clear()
         self._known.update((name, None) for name, _ in new)

@@ -21,6 +21,7 @@ from dts.model import Definition, Instant, JobState, Revision, StoredJob
 SLOTS = 16
 PAGE = 1_000  # jobs in one page of the audit
 COUNT_PAGE = 5_000
+IDS_TOGETHER = 100  # ids of one slot that go into job_ids as one batch
 RACE_TRIES = 5  # a batch that was refused by nobody: another change was being settled; so often it is tried again
 
 _COLUMNS = "job, revision, cur_revision, change, created, name, tags, definition, document, request"
@@ -91,8 +92,10 @@ class CassandraJobs:
         named = [each for each in steps if each.current or each.revisions[0].request or len(each.revisions) > 1]
         if named and (lost := await self._write(named)):
             raise _taken(lost[0].job)
-        ours = {each.job for each in steps} - {each.job for each in named}
-        await in_flight([each for each in revisions if each.definition.job in ours], self._add_plain)
+        theirs = {each.job for each in named}
+        ours = [each for each in revisions if each.definition.job not in theirs]
+        await self._name([each.definition.job for each in ours])
+        await in_flight(ours, self._add_plain)
 
     async def change(self, revisions: Sequence[Revision]) -> None:
         """See ports.JobStore. Raises Unavailable (nothing was written) or OutcomeUnknown too."""
@@ -179,7 +182,7 @@ class CassandraJobs:
 
     async def _write(self, steps: Sequence[Step]) -> Sequence[Step]:
         """Writes all of them; those that were lost to a rival, when all others are taken back."""
-        await in_flight(steps, lambda step: self._session.write(_ID, [slot(step.job), step.job]))
+        await self._name([step.job for step in steps])
         if len(steps) == 1:
             return [] if await self._apply(steps[0]) else steps
 
@@ -246,9 +249,26 @@ class CassandraJobs:
             back = step.current._replace(definition=step.current.definition._replace(revision=number, since=since))
         await self._apply(Step([back], last))
 
+    async def _name(self, jobs: Sequence[str]) -> None:
+        """Puts ids into job_ids: before the jobs themselves, so that none is ever missing from a list."""
+        slots: dict[int, list[str]] = {}
+        for job in jobs:
+            slots.setdefault(slot(job), []).append(job)
+        parts = [
+            (slot, ids[n : n + IDS_TOGETHER]) for slot, ids in slots.items() for n in range(0, len(ids), IDS_TOGETHER)
+        ]
+
+        async def add(part: tuple[int, list[str]]) -> None:
+            place, ids = part
+            if len(ids) == 1:
+                await self._session.write(_ID, [place, ids[0]])
+            else:
+                await self._session.batch([await self._session.bind(_ID, [place, id]) for id in ids], atomic=False)
+
+        await in_flight(parts, add)
+
     async def _add_plain(self, revision: Revision) -> None:
         of = revision.definition
-        await self._session.write(_ID, [slot(of.job), of.job])
         job, number, *rest = _values(revision, uuid.uuid4().bytes)
         await self._session.write(_PLAIN, [job, number, number, int(of.state), *rest])
 
