@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from dts.adapters.commitcodec import commit_in
 from dts.adapters.kafka.reading import bounds_of, patiently, reader, take
-from dts.adapters.kafka.settings import FOLD_SILENCE_S, FOLD_STARTS, REQUEST_WAIT_S, KafkaSettings
+from dts.adapters.kafka.settings import FOLD_SILENCE_S, FOLD_STARTS, REQUEST_WAIT_S, STABLE_WAIT_S, KafkaSettings
 from dts.errors import StoreDamaged, Unavailable
 from dts.gen.log.v1 import log_pb2 as log
 from dts.model import Commit, ShardId
@@ -139,16 +139,14 @@ def _stable_end(settings: KafkaSettings, shard: ShardId) -> int:
     """The log's end, once nothing before it is undecided."""
     admin = AdminClient(settings.common())
     place = TopicPartition(settings.topics.log, shard)
-    deadline = time.monotonic() + REQUEST_WAIT_S
+    deadline = time.monotonic() + STABLE_WAIT_S
     while True:
         end = _offset(admin, place, IsolationLevel.READ_UNCOMMITTED)
         stable = _offset(admin, place, IsolationLevel.READ_COMMITTED)
         if stable >= end:
             return end
         if time.monotonic() > deadline:
-            raise Unavailable(
-                f"the log of shard {shard} has an open transaction that is not of its owner, from offset {stable} on"
-            )
+            raise Unavailable(f"the log of shard {shard} has an undecided transaction from offset {stable} on")
         time.sleep(0.02)
 
 

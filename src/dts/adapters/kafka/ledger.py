@@ -95,15 +95,15 @@ class Owner:
         if outcome is Outcome.REFUSED:
             self._sizes = self._sizes._replace(tail=0)  # asked for again when the log has grown as much once more
             return
-        appended = self.transactions.appended
-        self._sizes = self._sizes._replace(snapshot=size, tail=0, since=appended.at, last=appended.at)
+        reports = self.transactions.reports
+        self._sizes = self._sizes._replace(snapshot=size, tail=0, since=reports.at, last=reports.at)
         logger.info("shard %d: snapshot of commit %d, %d bytes", self._shard, self.seq, size)
-        self._trim(appended.first)
+        self._trim(reports.first)
 
     def _done(self, outcome: Outcome) -> Outcome:
         if outcome is Outcome.COMMITTED:
             self.seq, size = self._pending
-            at = self.transactions.appended.at
+            at = self.transactions.reports.at
             self._sizes = self._sizes._replace(tail=self._sizes.tail + size, last=at, since=self._sizes.since or at)
         return outcome
 

@@ -21,6 +21,7 @@ COMMIT_WAIT_S = 5.0  # then a commit's outcome is told as unknown
 RESOLVE_WAIT_S = 90.0  # an outcome that is unknown for so long is given up: the broker has decided it by then
 INIT_WAIT_S = 90.0  # a former owner's transaction is aborted in this time, or the take-over is tried again
 REQUEST_WAIT_S = 30.0  # one question to the brokers
+STABLE_WAIT_S = 90.0  # until nothing before the log's end is undecided; a broker that was killed takes its time
 FOLD_SILENCE_S = 30.0  # a log that gives nothing for so long: the take-over is tried again
 FOLD_STARTS = 5  # how often a fold begins anew because the log was trimmed under it
 

@@ -33,20 +33,28 @@ class _State(Enum):
     LOST = 5
 
 
-class Appended:
-    """Where a transaction's log records went, as the broker said."""
+class Reports:
+    """What the brokers said of one transaction's records."""
 
     def __init__(self) -> None:
-        self.first = -1  # offset of the first one
+        self.sent = 0
+        self.written = 0
+        self.first = -1  # offset of the first record of the log
         self.at = 0  # the broker's append time of the last one, ms
 
-    def told(self, error: KafkaError | None, message: Message) -> None:
-        """The delivery report of a log record. What went wrong is told by the transaction."""
+    def of_log(self, error: KafkaError | None, message: Message) -> None:
+        """The delivery report of a log record."""
+        self.of_event(error, message)
         if error is None:
             offset = message.offset()
             if offset is not None and (self.first < 0 or offset < self.first):
                 self.first = offset
             self.at = max(self.at, message.timestamp()[1])
+
+    def of_event(self, error: KafkaError | None, message: Message) -> None:
+        """The delivery report of an event."""
+        del message
+        self.written += error is None
 
 
 Probe = Callable[[str, "Transactions"], None]  # for tests: told the points that are passed
@@ -62,7 +70,7 @@ class Transactions:
 
     def __init__(self, settings: KafkaSettings, shard: ShardId, probe: Probe = no_probe) -> None:
         self.wait_s = s.COMMIT_WAIT_S
-        self.appended = Appended()
+        self.reports = Reports()
         self._topics = settings.topics
         self._shard = shard
         self._probe = probe
@@ -101,7 +109,7 @@ class Transactions:
         self._owned()
         if not self._aborted():
             return Outcome.REFUSED
-        self.appended = Appended()
+        self.reports = Reports()
         try:
             self.producer.begin_transaction()
             self._probe("begun", self)
@@ -149,17 +157,19 @@ class Transactions:
         self.producer.flush(0)
 
     def _produce(self, log: Sequence[bytes], events: Sequence[bytes]) -> None:
-        for topic, records, told in ((self._topics.log, log, self.appended.told), (self._topics.events, events, None)):
+        reports = self.reports
+        for topic, records, told in (
+            (self._topics.log, log, reports.of_log),
+            (self._topics.events, events, reports.of_event),
+        ):
             for record in records:
                 while True:
                     try:
-                        if told is None:
-                            self.producer.produce(topic, record, partition=self._shard)
-                        else:
-                            self.producer.produce(topic, record, partition=self._shard, on_delivery=told)
+                        self.producer.produce(topic, record, partition=self._shard, on_delivery=told)
                         break
                     except BufferError:
                         self.producer.poll(0.1)  # ends: what cannot be delivered leaves the queue by its time-out
+                reports.sent += 1
 
     def _finish(self) -> Outcome:
         try:
@@ -174,6 +184,11 @@ class Transactions:
             self._state = _State.UNKNOWN
             return Outcome.UNKNOWN
         self._state = _State.READY
+        if self.reports.written < self.reports.sent:
+            # Success without the records: a transaction that the broker never heard of ends so, too. The log can tell.
+            self._state = _State.LOST
+            told = f"{self.reports.written} of {self.reports.sent} records were written"
+            raise OwnershipLost(f"shard {self._shard}: a transaction ended well, but {told}")
         return Outcome.COMMITTED
 
     def _refuse(self) -> Outcome:
