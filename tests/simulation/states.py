@@ -55,6 +55,7 @@ def canon(shard: Shard) -> Canon:
         "placed": {worker: set(keys) for worker, keys in shard.placed.items() if keys},
         "retries": retries,
         "owed": dict(shard.owed),
+        "given": dict(shard.given),
         "gaps": shard.gaps,
         "commands": set(shard.commands),
         "held_commands": shard.held_commands,

@@ -6,7 +6,8 @@ Rules:
 - Several revisions of a job may come in one step; its instants of that step are owed by name, each by the revision it belongs to.
 - A cancelled or deleted job ends what it has open; what it still owed becomes ranges that say so.
 - A verdict given after the `since` of a later revision must be known to the revisions that follow: it is kept as a memo, a piece
-  of owed time whose definition is marked DELETED, which owes nothing.
+  of owed time whose definition is marked DELETED, which owes nothing. So is a deleted job's revision, for a while: a feed may tell
+  an older one again.
 """
 
 from __future__ import annotations
@@ -23,17 +24,23 @@ from dts.model import (
     Change,
     Close,
     Definition,
+    Demand,
     Gap,
     Instant,
     JobState,
     Key,
     Owed,
+    Policies,
     ScheduleSpec,
     Status,
     Term,
+    intern_demand,
 )
 
 MOST_VERDICTS = 2 * bounds.CHANGE_LATE_MS // 1_000 * bounds.SCHEDULES  # of one job after the `since` of a late revision
+
+NO_DEMAND = intern_demand(Demand())
+NO_POLICIES = Policies()
 
 Span = tuple[Instant, Instant]  # (after, until]
 Schedules = tuple[ScheduleSpec, ...]
@@ -111,14 +118,20 @@ class Account:
         else:
             self.pieces.append(Owed(definition, after, until, tuple(skip)))
 
-    def remembered(self, empty: Empty) -> list[Owed]:
+    def remembered(self, empty: Empty, reached: Instant) -> list[Owed]:
         """Memos for the revisions that follow: verdicts of older revisions after the current one's `since`."""
-        since = self.floor()
+        if self.current is None or self.current is self.old:
+            return list(self.memos)
+        since = self.current.since
         found = [memo._replace(after=max(memo.after, since)) for memo in self.memos]
-        if self.old is not None and self.old is not self.current:
+        if self.old is not None:
             marked = self.old._replace(state=JobState.DELETED)
             found += [Owed(marked, max(after, since), until) for after, until in self.own]
-        return [memo for memo in found if not empty(memo.definition.schedules, memo.after, memo.until)]
+        kept = [memo for memo in found if not empty(memo.definition.schedules, memo.after, memo.until)]
+        if self.current.state is JobState.DELETED:
+            stone = self.current._replace(schedules=(), demand=NO_DEMAND, policies=NO_POLICIES, body=b"")
+            kept.append(Owed(stone, since, reached))
+        return kept
 
 
 def _after(piece: Owed) -> Instant:
@@ -152,7 +165,7 @@ def decide_changes(shard: Shard, draft: Draft, changes: Sequence[Change], rules:
         position = max(position, change.position[0])
         account = accounts.get(job)
         current = shard.definitions.get(job) if account is None else account.current
-        if current is not None and definition.revision <= current.revision:
+        if definition.revision <= (shard.deleted(job) if current is None else current.revision):
             continue
         if account is None:
             account = accounts[job] = Account(shard, shard.gaps, job)
@@ -167,7 +180,7 @@ def decide_changes(shard: Shard, draft: Draft, changes: Sequence[Change], rules:
 
 
 def _terms(draft: Draft, old: Definition | None, new: Definition, rules: str) -> None:
-    if old is not None:
+    if old is not None and old.state is not JobState.DELETED:
         draft.closed.append(Close(old.job, old.revision, new.since))
     if new.state is not JobState.DELETED:
         in_force = seen_by(draft.watermark, new.job)
@@ -237,7 +250,7 @@ def _finish(shard: Shard, draft: Draft, job: str, account: Account, empty: Empty
     if account.current is not None and account.start < reached:
         account.owe(account.current, account.start, reached, empty)
     pieces = [_not_too_late(draft, account, piece) for piece in account.pieces]
-    owed = (*account.remembered(empty), *(piece for piece in pieces if piece.after < piece.until))
+    owed = (*account.remembered(empty, reached), *(piece for piece in pieces if piece.after < piece.until))
     if owed or job in shard.owed or job in shard.given:
         draft.owed[job] = owed
 

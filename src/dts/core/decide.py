@@ -46,7 +46,7 @@ from dts.model import (
 
 Room = Callable[[Demand], int]  # at most so many executions of a demand could be placed now
 
-MEMOS_AT_ONCE = 8
+MEMOS_AT_ONCE = 100  # looked at in one step
 
 __all__ = ["MISSED", "Room", "decide", "retry_delay"]
 
@@ -155,9 +155,10 @@ def _work_off(shard: Shard, draft: Draft, fires: Fires, changed: Collection[str]
 
 
 def _forget_memos(shard: Shard, draft: Draft) -> None:
-    """Drops some memos that no revision, however late, can need any more."""
-    needed = draft.now - bounds.CHANGE_LATE_MS
+    """Drops some memos that no revision, however late, can need any more. The oldest come first."""
     for job, memos in islice(shard.given.items(), MEMOS_AT_ONCE):
+        bare = not any(memo.definition.schedules for memo in memos)  # but the revision of a deleted job
+        needed = draft.now - (bounds.DELETED_KNOWN_MS if bare else bounds.CHANGE_LATE_MS)
         if job not in draft.owed and all(memo.until <= needed for memo in memos):
             draft.owed[job] = shard.owed.get(job, ())
 

@@ -100,6 +100,11 @@ class Shard:
         current = self.definitions.get(job)
         return current if current is not None and current.revision == revision else self.kept.get((job, revision))
 
+    def deleted(self, job: str) -> int:
+        """The last revision of a job that was deleted not long ago, else 0."""
+        memos = self.given.get(job)
+        return max(memo.definition.revision for memo in memos) if memos and job not in self.definitions else 0
+
     def sorted_jobs(self) -> list[str]:
         """Ids of the jobs in force, in order. Kept until a definition changes: do not write to it."""
         if self._sorted is None:

@@ -393,3 +393,23 @@ def test_a_revision_is_kept_when_its_last_execution_ends_as_it_fires_again() -> 
     assert set(script.book.status.values()) == {Status.COMPLETED}
     assert script.fired("a") == [*range(5 * MINUTE, 30 * MINUTE + 1, 5 * MINUTE), 31 * MINUTE]
     assert not script.shard.kept
+
+
+def test_a_feed_that_tells_an_older_revision_again_does_not_bring_a_deleted_job_back() -> None:
+    script = Script()
+    script.change("a", 0, MINUTELY)
+    script.steps(1)
+    first = script.revisions["a"]
+    script.change("a", 2, state=JobState.DELETED)
+    script.steps(3)
+    script.receive(first)
+    script.steps(MINUTE)
+    assert "a" not in script.shard.definitions
+    assert script.fired("a") == []
+    assert canon(folded(script.shard.snapshot(1))) == canon(script.shard)
+    script.change("b", MINUTE, (ScheduleSpec("@every 1h"),))
+    script.steps(bounds.DELETED_KNOWN_MS + HOUR)
+    assert not script.shard.given
+    script.change("a", bounds.DELETED_KNOWN_MS + HOUR)
+    script.steps(bounds.DELETED_KNOWN_MS + HOUR + 20)
+    assert script.shard.definitions["a"].revision == 3
