@@ -259,6 +259,10 @@ class WorkerInbox(Protocol):
         """Its stream ended: nothing new is placed there; what it holds stays its own until its leases end."""
         ...
 
+    def leaving(self, worker: WorkerRef) -> None:
+        """It is about to end, by itself or because it was asked to: nothing new is placed there."""
+        ...
+
     async def report(self, shard: ShardId, report: Report) -> None:
         """Hands a report on; waits while the inbox is full, so that the stream is slowed."""
         ...

@@ -51,7 +51,9 @@ def test_while_it_starts(tmp_path: Path, after_s: float) -> None:
 
 def test_running_tasks_finish(tmp_path: Path) -> None:
     with site(tmp_path) as at:
-        execution = begin(at, "touch began; sleep 1.5; touch finished".replace("touch ", 'touch "$CRASH"/'), "began")
+        execution = begin(
+            at, "touch began; sleep 1.5; echo done; touch finished".replace("touch ", 'touch "$CRASH"/'), "began"
+        )
         assert at.stop() < QUICK_S + SLACK_S
         assert (tmp_path / "finished").exists()
         assert at.strays() == [], "the worker outlived its server's clean stop"

@@ -78,6 +78,7 @@ class Scheduler:
         self.workers: dict[WorkerRef, WorkerInfo] = {}
         self.full: list[Report] = []
         self.beats = 0
+        self.left: list[WorkerRef] = []
         self.ends: dict[Held, tuple[Status, End]] = {}
         self.times = 0  # ends that came, repeated ones too
         self.running: dict[Held, int] = {}
@@ -107,6 +108,9 @@ class Scheduler:
     def detached(self, worker: WorkerRef) -> None:
         self.workers.pop(worker, None)
         self._changed.set()
+
+    def leaving(self, worker: WorkerRef) -> None:
+        self.left.append(worker)
 
     async def report(self, shard: int, report: Report) -> None:
         if report.full:

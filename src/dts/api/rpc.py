@@ -16,6 +16,7 @@ from dts.api.errors import problem_of
 from dts.api.methods import Method, Service
 from dts.api.reading import decode
 from dts.api.streams import with_heartbeats
+from dts.errors import Unavailable
 
 # For grpc.aio.server(options=...): the bound on requests, and answers as large as a page may be.
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
@@ -29,14 +30,17 @@ UnaryHandler = Callable[[bytes, Context], Awaitable[bytes]]
 StreamHandler = Callable[[bytes, Context], AsyncIterator[bytes]]
 
 
-def add_grpc_services(server: grpc.aio.Server, served: Sequence[Service]) -> health.aio.HealthServicer:
+def add_grpc_services(
+    server: grpc.aio.Server, served: Sequence[Service], ready: Callable[[], str] = lambda: ""
+) -> health.aio.HealthServicer:
     """Adds the services, reflection and health; the health servicer is returned so that the process can set its state.
 
+    While `ready` says why not (the server starts or stops), calls are UNAVAILABLE with that sentence.
     Requests arrive as bytes and are decoded here, so that a malformed one is INVALID_ARGUMENT and not an internal error.
     """
     names = [service.descriptor.full_name for service in served]
     for service in served:
-        handlers = {method.descriptor.name: _handler(method) for method in service.methods}
+        handlers = {method.descriptor.name: _handler(method, ready) for method in service.methods}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.descriptor.full_name, handlers),))
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
@@ -44,18 +48,19 @@ def add_grpc_services(server: grpc.aio.Server, served: Sequence[Service]) -> hea
     return servicer
 
 
-def _handler(method: Method) -> grpc.RpcMethodHandler[bytes, bytes]:
+def _handler(method: Method, ready: Callable[[], str]) -> grpc.RpcMethodHandler[bytes, bytes]:
     if method.streaming is not None:
-        return grpc.unary_stream_rpc_method_handler(_streaming(method))
-    return grpc.unary_unary_rpc_method_handler(_unary(method))
+        return grpc.unary_stream_rpc_method_handler(_streaming(method, ready))
+    return grpc.unary_unary_rpc_method_handler(_unary(method, ready))
 
 
-def _unary(method: Method) -> UnaryHandler:
+def _unary(method: Method, ready: Callable[[], str]) -> UnaryHandler:
     call, kind, name = method.unary, method.request, method.name
     assert call is not None, "a unary method has a unary call"
 
     async def handle(data: bytes, context: Context) -> bytes:
         try:
+            _check(ready())
             answer = await call(decode(data, kind))
         except Exception as error:  # noqa: BLE001 - each becomes a status
             return await _abort(context, error, name)
@@ -64,13 +69,14 @@ def _unary(method: Method) -> UnaryHandler:
     return handle
 
 
-def _streaming(method: Method) -> StreamHandler:
+def _streaming(method: Method, ready: Callable[[], str]) -> StreamHandler:
     call, kind, name = method.streaming, method.request, method.name
     assert call is not None, "a streaming method has a streaming call"
 
     async def handle(data: bytes, context: Context) -> AsyncIterator[bytes]:
         told = False
         try:
+            _check(ready())
             async with aclosing(with_heartbeats(call(decode(data, kind)))) as answers:
                 async for answer in answers:
                     if answer is not None:
@@ -82,6 +88,11 @@ def _streaming(method: Method) -> StreamHandler:
             await _abort(context, error, name)
 
     return handle
+
+
+def _check(why_not: str) -> None:
+    if why_not:
+        raise Unavailable(f"the server is not ready: {why_not}")
 
 
 async def _abort(context: Context, error: Exception, name: str) -> NoReturn:

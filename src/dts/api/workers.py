@@ -107,6 +107,8 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
                     _, number = promised.get(beat.shard, (0, 0))
                     report = Report(worker, beat.epoch, number, timed, beat=beat.beat)
                     await self._reception.report(session, beat.shard, report)
+                case "leaving":
+                    self._reception.leaving(session)
                 case "report":
                     full = request.report
                     promised[full.shard] = (full.epoch, full.number)

@@ -165,11 +165,10 @@ class _Server:
         self._stop.set()
 
     async def _leave(self, parts: _Parts, running: asyncio.Task[None]) -> None:
-        """Nothing new, then the worker's last results, then the last commits."""
+        """Nothing new, then the worker's last results and output, then the last commits. Its streams stay open for them."""
         await parts.listeners.ready("it is stopping")
         await parts.listeners.close_http()
         longest = bounds.STOP_GRACE_S + bounds.KILL_GRACE_S + HAND_BACK_S
-        closing = asyncio.get_running_loop().create_task(parts.listeners.close(longest))
         try:
             async with asyncio.timeout(longest):
                 await parts.local.gone.wait()
@@ -177,7 +176,6 @@ class _Server:
             log.warning("the worker did not end within %d s: it hands over to the next server", longest)
         parts.scheduler.stop()
         await running
-        closing.cancel()
 
     async def _forget(self, store: SqliteStore) -> None:
         """Retention: history and output older than a person wants, in slices."""

@@ -34,7 +34,7 @@ class Listeners:
     ) -> None:
         self._why = "it is starting"
         self.grpc = grpc.aio.server(options=SERVER_OPTIONS)
-        self._health = add_grpc_services(self.grpc, served)
+        self._health = add_grpc_services(self.grpc, served, lambda: self._why)
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(workers, self.grpc)
         app = http_app(served, version=version, origins=origins, ready=lambda: self._why)
         self._http = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=HTTP_CLOSE_S)

@@ -272,7 +272,7 @@ class Scheduler:
         self.core.started(shard, held, at)
 
     def leaving(self, worker: WorkerRef) -> None:
-        """Nothing new is placed at a worker that was asked to leave."""
+        """Nothing new is placed at a worker that is about to end."""
         self.core.fleet.leave(worker)
 
     async def gone(self, worker: WorkerRef) -> None:

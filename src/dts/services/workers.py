@@ -190,6 +190,10 @@ class Reception:
         if not session.closed:
             await self._inbox.report(shard, report)
 
+    def leaving(self, session: Session) -> None:
+        """The worker is about to end."""
+        self._inbox.leaving(session.info.ref)
+
     def started(self, session: Session, shard: ShardId, held: Sequence[Held], at: Sequence[Instant]) -> None:
         """These attempts run now."""
         if not session.closed:

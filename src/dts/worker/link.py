@@ -147,8 +147,12 @@ class Link:
                 log.debug("the worker's stream broke while sending: %s", problem)
 
     async def _send(self, agent: Agent, call: Call) -> None:
+        told = False
         while True:
             await agent.news.wait()
+            if agent.leaving.is_set() and not told:  # before what is handed back: it is not to come again
+                told = True
+                await call.write(pb.AttachRequest(leaving=pb.Leaving()))
             for item in agent.messages():
                 if item.stream == self._stream:
                     for message in wire.up(item):
