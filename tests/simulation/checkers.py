@@ -71,6 +71,7 @@ class Checkers:
     delivered: dict[tuple[str, int], Delivery] = field(default_factory=dict)
     runs: Counter[Key] = field(default_factory=Counter)
     made: dict[tuple[int, int], int] = field(default_factory=dict)  # the step that made a commit
+    seen: Counter[str] = field(default_factory=Counter)  # what happened: that the worlds are wild enough
     _canon: tuple[int, Canon] | None = None
 
     def broken(self, text: str) -> None:
@@ -101,6 +102,7 @@ class Checkers:
         if commit.seq != self.mirror.seq + 1:
             raise Violation(f"2: commit {commit.seq} follows {self.mirror.seq}")
         self.commits += 1
+        self._notice(commit)
         self.book.committed(commit)
         self._placements(commit)
         for definition in commit.definitions:
@@ -114,6 +116,27 @@ class Checkers:
                 self.answers.setdefault(id, text)
         self.mirror.apply(recoded(commit))
         self.book.check(self.mirror)
+
+    def _notice(self, commit: Commit) -> None:
+        seen = self.seen
+        for block in commit.blocks:
+            seen[block.status.name] += len(block.keys)
+            again = block.status is Status.QUEUED and block.attempt > 0
+            for why in ("does not hold it", "was lost", "handed back", "lost by its worker"):
+                if why in block.reason and (again or block.status.terminal):
+                    seen[why] += len(block.keys)
+            if block.status is Status.PLACED and block.attempt > 1:
+                seen["placed again"] += len(block.keys)
+            if block.status is Status.PLACED and block.cancel:
+                seen["cancelled while placed"] += 1
+        seen["gap"] += bool(commit.gaps)
+        seen["owed"] += bool(commit.owed)
+        seen["range"] += len(commit.ranges)
+        seen["commands held"] += bool(commit.waiting)
+        seen["a job again"] += sum(
+            self.book.accounts[each.job].last is not None and each.job not in self.mirror.definitions
+            for each in commit.definitions
+        )
 
     def _placements(self, commit: Commit) -> None:
         for block in commit.blocks:
@@ -162,7 +185,8 @@ class Checkers:
             raise Violation(f"2: {owner} changed its state before it committed")
         for commit in commits:
             self.made[commit.epoch, commit.seq] = self.steps
-        self._fleet(owner)
+        if commits:
+            self._fleet(owner)
 
     def undecided(self, owner: Owner) -> None:
         """Its commit is in doubt: it decides nothing."""

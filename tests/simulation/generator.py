@@ -28,9 +28,10 @@ MINUTE = 60_000
 HOUR = 60 * MINUTE
 JOBS = ("a", "b", "c", "d", "e", "f", "g", "h")
 SCHEDULES = [
+    (ScheduleSpec("@every 5s"),),
+    (ScheduleSpec("@every 10s"),),
     (ScheduleSpec("@every 20s"),),
     (ScheduleSpec("@every 45s"),),
-    (ScheduleSpec("@every 90s"),),
     (ScheduleSpec("*/2 * * * *"),),
     (ScheduleSpec("*/5 * * * *"), ScheduleSpec("@every 120s")),
     (ScheduleSpec("30 2 * * *", "Europe/Paris"),),
@@ -54,10 +55,11 @@ TOTALS = [
 ]
 SMALL = ("STEP_CHANGES", "STEP_JOBS_OF_GAP", "MAX_GAPS", "STEP_REPORTS")
 HEAL_MS = 3 * HOUR
+HEALED_LIMIT = 50
 HEAL_EVENTS = 60_000
 MOST_OWNERS = 2
 MOST_WORKERS = 3
-COMMAND_EXPIRY_MS = 5 * MINUTE
+COMMAND_EXPIRY_MS = MINUTE
 
 
 def options(world: World) -> Options:
@@ -66,7 +68,7 @@ def options(world: World) -> Options:
     world.slow = rng.choice([1, 1, 1, 5, 20])
     small = rng.random() < 0.3
     return Options(
-        lease_ms=rng.choice([12_000, 60_000]),
+        lease_ms=rng.choice([12_000, 30_000, 60_000]),
         limit=rng.choice([1, 2, 5, 40, 2_500]),
         trouble=rng.choice([0.0, 0.02, 0.1, 0.3]),
         slow=world.slow,
@@ -97,6 +99,7 @@ class Generator:
         self.site = Site(world, build, self.options, kinds)
         self.jobs = JOBS[: rng.randint(1, len(JOBS))]
         self._ids = 0
+        self._down = False  # an outage: no owner is started
         self._acts: list[tuple[Callable[[], None], int]] = [
             (self.put, 10),
             (self.turn, 8),
@@ -129,7 +132,7 @@ class Generator:
         self.site.start_owner()
         for id in self.site.kinds:
             self.site.start_worker(id)
-        for _ in range(self.rng.randint(1, 4)):
+        for _ in range(self.rng.randint(2, 5)):
             self.put()
 
     def faults(self) -> None:
@@ -253,7 +256,7 @@ class Generator:
         self.world.after(self.rng.randrange(20_000), self._ensure_owner)
 
     def _ensure_owner(self) -> None:
-        if not any(each.alive and not each.paused for each in self.site.owners):
+        if not self._down and not any(each.alive and not each.paused for each in self.site.owners):
             self._one_more()
 
     def _one_more(self) -> None:
@@ -280,11 +283,13 @@ class Generator:
 
     def outage(self) -> None:
         """No owner for long; people go on."""
+        self._down = True
         for owner in self.site.owners:
             owner.kill()
         for _ in range(self.rng.randint(1, 3)):
             self.world.run_until(self.world.t + self.rng.randrange(self.rng.choice([MINUTE, 20 * MINUTE, 2 * HOUR])))
             self.rng.choice([self.put, self.turn, self.command])()
+        self._down = False
         self.world.after(self.rng.randrange(1_000), self._ensure_owner)
 
     # ---- workers
@@ -360,7 +365,7 @@ class Generator:
     def move_clock(self) -> None:
         """The wall clock of the servers is set: corrected a little, or wrong."""
         rng = self.rng
-        by = rng.choice([rng.randint(-1_900, 1_900), rng.randint(-5 * MINUTE, 5 * MINUTE), rng.randint(0, 2 * HOUR)])
+        by = rng.choice([rng.randint(-1_900, 1_900), rng.randint(-MINUTE, MINUTE), rng.randint(0, 2 * HOUR)])
         self.world.note("the clock is set by", by)
         self.site.wall += by
 
@@ -379,6 +384,7 @@ class Generator:
             worker.away.clear()
         for owner in list(site.owners):
             owner.wake()
+            owner.core.limit = max(owner.core.limit, HEALED_LIMIT)
         if site.newest() is None:
             site.start_owner()
         for owner in site.owners:

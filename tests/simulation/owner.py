@@ -50,6 +50,7 @@ class Owner(Process):
         self._spins = 0
         self._draining: set[Session] = set()
         self._buried: set[WorkerRef] = set()
+        self._leaves: dict[WorkerRef, int] = {}
 
     @property
     def desk(self) -> Desk | None:
@@ -79,6 +80,7 @@ class Owner(Process):
     def lost(self) -> None:
         """Fenced: drop, then take over again or give up, as the group says."""
         self.world.note(self, "is fenced")
+        self.site.checkers.seen["fenced"] += 1
         self.core.drop(SHARD)
         self.losses += 1
         if self.site.newest() is not self and (self.losses >= len(TAKE_OVER_PAUSE_MS) or self.world.chance(0.5)):
@@ -155,6 +157,7 @@ class Owner(Process):
         if outcome is None:
             self.lost()
         elif outcome is Outcome.UNKNOWN:
+            self.site.checkers.seen["unknown"] += 1
             self.core.settle(commit, outcome, self.now())
             self.later(self.world.delay(), lambda: self._resolve(commit))
         else:
@@ -222,6 +225,8 @@ class Owner(Process):
         for former in [each for session, each in self.streams.items() if session.closed]:
             former.break_()
         self.streams[stream.session] = stream
+        if info.ref in self._leaves:  # it may not have heard
+            self.hub.leave(info.ref, self._leaves[info.ref], "it is asked to leave")
         self._drain(stream.session)
 
     def departed(self, stream: Stream) -> None:
@@ -298,6 +303,7 @@ class Owner(Process):
 
     def leave(self, worker: WorkerRef, grace_ms: int) -> None:
         """Asks a worker to end."""
+        self._leaves[worker] = grace_ms
         self.core.fleet.leave(worker)
         self.hub.leave(worker, grace_ms, "it is asked to leave")
         self._drain_all()

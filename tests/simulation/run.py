@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ class Result(NamedTuple):
     starts: int
     digest: int
     trace: list[str]
+    seen: Counter[str]
 
 
 def simulate(seed: int, build: Build | None = None, *, trace: bool = False) -> Result:
@@ -39,7 +41,7 @@ def simulate(seed: int, build: Build | None = None, *, trace: bool = False) -> R
             problem = f"0: {type(error).__name__}: {problem}"
         detail = traceback.format_exc()
     checkers = generator.site.checkers
-    return Result(seed, problem, detail, checkers.commits, checkers.starts, world.digest, world.trace or [])
+    return Result(seed, problem, detail, checkers.commits, checkers.starts, world.digest, world.trace or [], checkers.seen)
 
 
 def first_broken(seeds: Iterable[int], build: Build) -> Result | None:
@@ -57,9 +59,11 @@ def main() -> int:
     first, _, last = chosen.seeds.partition("..")
     seeds = range(int(first), int(last) + 1) if first else [chosen.seed or 0]
     began, commits, starts, failed = time.process_time(), 0, 0, 0
+    seen: Counter[str] = Counter()
     for seed in seeds:
         result = simulate(seed, trace=chosen.trace)
         commits, starts = commits + result.commits, starts + result.starts
+        seen += result.seen
         for line in result.trace:
             print(line)
         if result.problem:
@@ -67,6 +71,7 @@ def main() -> int:
             print(f"seed {seed}: {result.problem}", flush=True)
             if len(seeds) == 1:
                 print(result.detail)
+    print(", ".join(f"{name} {count}" for name, count in sorted(seen.items())))
     took = time.process_time() - began
     print(f"{len(seeds)} seeds, {failed} failed, {commits} commits, {starts} starts, {took:.1f} s of processor time")
     return 1 if failed else 0

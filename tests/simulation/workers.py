@@ -84,6 +84,8 @@ class Worker(Process):
                 self._tell(lambda now: leases.ask(number, shard, epoch, now))
             case Leased(shard, lease):
                 self._tell(lambda now: leases.lease(shard, lease, now))
+                self.site.checkers.seen["leases refused"] += leases.refused
+                leases.refused = 0
             case Cancels(shard, epoch, items):
                 self._tell(lambda now: leases.cancel(shard, epoch, items, now))
             case Echo(shard, epoch, beat):
@@ -222,6 +224,7 @@ class Worker(Process):
         for run in list(self.runs.values()):
             deadline = self._guarded.get(run.attempt.shard)
             if deadline is not None and now >= deadline and run.began >= 0:
+                self.site.checkers.seen["killed by the guard"] += 1
                 self._end(run, Status.CANCELLED if run.told else Status.FAILED)
 
     def kill(self) -> None:
