@@ -124,15 +124,14 @@ def test_stopped_before_the_commit_was_answered(broker: Broker, settings: KafkaS
 def test_stopped_for_longer_than_a_record_may_wait(
     broker: Broker, settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was not written in time is given up, and told as refused not before the broker has acknowledged the abort."""
+    """What was not written in time is given up: refused, or left to the next owner's fold, but never told as committed."""
     assert owner_of(settings).commit(commit(1, 1)) is Outcome.COMMITTED
     monkeypatch.setattr(bounds, "DELIVERY_TIMEOUT_MS", 1_000)
     owner = owner_of(settings, "begun", signal.SIGSTOP, broker)
     timer = later(4, broker)
-    begun = time.monotonic()
-    assert end(owner, one(owner)) in (Outcome.REFUSED, None)  # None: the broker took the abort's repeat amiss
-    assert time.monotonic() - begun > 3.5
+    outcome = end(owner, one(owner))
     timer.join()
+    assert outcome in (Outcome.REFUSED, None)  # None: the broker took the abort's repeat amiss; the log decides
     assert [each.seq for each in log_of(settings).commits] == [1]
     monkeypatch.undo()
     again = owner_of(settings)
