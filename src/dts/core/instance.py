@@ -43,7 +43,7 @@ class Seen:
     """What this owner knows of a worker: volatile. `number` 0: it has not reported in this epoch."""
 
     number: int = 0
-    answered: Instant = 0  # `now` of the last commit that answered a beat of it
+    answered: Instant = 0  # its leases run from here at the latest: a commit answered a beat of it, or it reported
     timed: bool = True
     heard: Instant = 0
 
@@ -132,6 +132,7 @@ class Instance:
         if report.full and report.epoch == desk.shard.epoch:
             seen.number = max(seen.number, report.number)
             seen.timed = report.timed
+            seen.answered = max(seen.answered, now)  # what is leased from now on runs from when it reported
         if report.gone:
             seen.number = 0
         if report.ended or report.full or report.gone or (report.beat and report.timed):
@@ -189,7 +190,7 @@ class Instance:
                 desk.owed_at = desk.owed_at if hold else draft.owed_at
                 if draft.ready or not draft.empty(desk.shard):
                     drafts.append(draft)
-        places = self.fleet.place(drafts, self._eligible)
+        places = self.fleet.place(drafts, lambda shard, worker: self._eligible(shard, worker, now))
         commits = []
         for draft in drafts:
             desk, found = self.desks[draft.shard], places[draft.shard]
@@ -230,9 +231,16 @@ class Instance:
         at = self._wake(desk, hold)
         return at is not None and at <= now
 
-    def _eligible(self, shard: ShardId, worker: WorkerRef) -> int | None:
+    def _eligible(self, shard: ShardId, worker: WorkerRef, now: Instant) -> int | None:
+        """The report that a placement there would echo. None: it has not reported, or a lease would be over already."""
         seen = self.desks[shard].seen.get(worker)
-        return seen.number if seen is not None and seen.number > 0 else None
+        if seen is None or seen.number == 0 or (seen.timed and self._over_at(seen.answered) <= now):
+            return None
+        return seen.number
+
+    def _over_at(self, answered: Instant) -> Instant:
+        """When timed leases that were last answered then are surely over."""
+        return answered + round(self.lease_ms * (1 + bounds.LEASE_MARGIN))
 
     def _lease_over(self, desk: Desk, worker: WorkerRef) -> Instant | None:
         """When a timed lease is surely over. None: it is the worker's life, or nothing is held."""
@@ -240,8 +248,7 @@ class Instance:
         if not keys or desk.shard.open[next(iter(keys))][0].life:
             return None
         seen = desk.seen.get(worker)
-        answered = max(desk.adopted, seen.answered if seen is not None else 0)
-        return answered + round(self.lease_ms * (1 + bounds.LEASE_MARGIN))
+        return self._over_at(max(desk.adopted, seen.answered if seen is not None else 0))
 
     def _expired(self, desk: Desk, now: Instant) -> list[WorkerRef]:
         over = ((worker, self._lease_over(desk, worker)) for worker in desk.shard.placed)
@@ -269,9 +276,7 @@ class Instance:
         for _ in range(draft.taken_commands):
             desk.commands.popleft()
         for _ in range(draft.taken_reports):
-            report = desk.reports.popleft()
-            if report.full and report.worker in desk.seen:  # a report is answered like a beat
-                desk.seen[report.worker].answered = desk.drafted
+            desk.reports.popleft()
         for worker, demand, count in applied.released:
             self.fleet.release(worker, demand, count)
         if applied.released:
@@ -296,7 +301,10 @@ class Instance:
         for worker, strays in draft.stray.items():
             effects.cancels.setdefault(worker, []).extend((held, "no longer yours") for held in strays)
         for worker in draft.beats:
-            desk.seen[worker].answered = desk.drafted
+            seen = desk.seen[worker]
+            if self._over_at(seen.answered) <= desk.drafted:
+                desk.nudged = True  # it may be placed there again
+            seen.answered = max(seen.answered, desk.drafted)
         if desk.running:
             for block in commit.blocks:
                 for key in block.keys:
