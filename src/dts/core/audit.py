@@ -2,6 +2,7 @@
 
 Rules:
 - A revision owes the instants of its schedule after its `since`, up to the next revision's, as long as it is not cancelled or deleted.
+  Its term says since when it did: an owner whose clock had not reached the `since` that was published took it at its own now.
 - Each of them has exactly one verdict: an execution of cause SCHEDULE, or the one range of its revision that contains it.
 - A revision goes on firing until the next one is in force. What it had given a verdict by then stands: 'fired n ms after the change'.
 - A paused span has no range before it ends: 'paused (open)'. What lies beyond the record is 'pending'.
@@ -109,10 +110,22 @@ class _Audit:
             known = self.executions.get(each.key.at)
             if known is None or not known.status.terminal:
                 self.executions[each.key.at] = each
+        self.since = self._sinces()
         self.reach = self._reaches()
         self.ranges: dict[int, list[Range]] = {}
         for each_range in facts.ranges:
             self.ranges.setdefault(each_range.revision, []).append(each_range)
+
+    def _sinces(self) -> list[Instant]:
+        """From where on each revision owed, as its owner applied it; one that came to no term ended the one before."""
+        sinces: list[Instant] = []
+        before: Term | None = None
+        for revision in self.facts.revisions:
+            term = self.terms.get(revision.revision)
+            ended = before.until if before is not None else None
+            sinces.append(term.since if term is not None else revision.since if ended is None else ended)
+            before = term
+        return sinces
 
     def _reaches(self) -> list[Instant]:
         """For each revision, up to where it may have gone on firing: where the next one in force began."""
@@ -146,7 +159,7 @@ class _Audit:
         revision = self.facts.revisions[index]
         if revision.state >= JobState.CANCELLED or not revision.schedules:
             return []
-        after = max(revision.since, self.window.after)
+        after = max(self.since[index], self.window.after)
         until = min(self._since_next(index), self.window.until)
         if after >= until:
             return []
@@ -160,7 +173,7 @@ class _Audit:
 
     def _since_next(self, index: int) -> Instant:
         following = index + 1
-        return self.facts.revisions[following].since if following < len(self.facts.revisions) else FOREVER
+        return self.since[following] if following < len(self.since) else FOREVER
 
     # ---- what became of it ----
 
@@ -264,7 +277,7 @@ class _Audit:
         elif changed < at <= self.reach[index] and revision.state < JobState.CANCELLED:
             self.tally.stood += 1
             self.tally.stood_ms = max(self.tally.stood_ms, at - changed)
-        elif at <= revision.since:
+        elif at <= self.since[index]:
             self._found("unexplained", at, f"fired by revision {revision.revision}, which is younger")
         else:
             self._found("unexplained", at, f"fired by revision {revision.revision} when a later one was in force")

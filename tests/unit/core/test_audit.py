@@ -249,3 +249,19 @@ def test_sixty_thousand_instants_take_about_a_second() -> None:
         total.add(audit_job(each, window(until=60, complete=60)))
     assert time.perf_counter() - started < 2
     assert (total.clean, total.due, total.jobs, total.verdicts["COMPLETED"]) == (True, 60_000, 1_000, 60_000)
+
+
+def test_a_change_from_a_clock_ahead_owes_from_where_its_owner_took_it() -> None:
+    """The owner's clock had not reached `since`: the term says where the old revision ended and the new one began."""
+    revisions = [revision(1, 0, TWO), revision(2, 8, SECOND)]
+    terms = [term(1, 0)._replace(until=at(4)), term(2, 4)]
+    found = audit(revisions, terms, [*ran(1, 2, 4), *ran(2, 5, 6, 7, 8, 9, 10)])
+    assert found.clean
+    assert (found.due, found.stood) == (8, 0)
+
+
+def test_a_delete_from_a_clock_ahead_ends_the_job_where_its_owner_took_it() -> None:
+    revisions = [revision(1, 0, TWO), revision(2, 8, TWO, state=JobState.DELETED)]
+    found = audit(revisions, [term(1, 0)._replace(until=at(4))], ran(1, 2, 4))
+    assert found.clean
+    assert found.due == 2
