@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from dts.core.audit import Facts, Tally, Window, audit_job
 from dts.core.shard import Shard
-from dts.model import Cause, JobState, Key, Status
-from tests.simulation.book import Book, Violation, instants
+from dts.model import Cause, Key, Status
+from tests.simulation.book import Book, Violation
 from tests.simulation.world import NEVER, all_of, run_now
 
 if TYPE_CHECKING:
@@ -48,14 +48,11 @@ def _agrees(site: Site, book: Book, total: Tally, complete: int) -> None:
     """The same instants are due, and the same statuses came of them."""
     due = 0
     statuses: Counter[str] = Counter()
-    for job, revisions in site.service.jobs.items():
-        ends = [each.since for each in revisions[1:]] + [NEVER]
-        for revision, end in zip(revisions, ends, strict=True):
-            if revision.state <= JobState.PAUSED:
-                some = instants(revision.schedules, revision.since, min(end, complete))
-                due += len(some)
-                found = (book.status.get(key) for at in some if (key := Key(job, at)) in book.status)
-                statuses.update(status.name for status in found if status is not None)
+    for job, account in book.accounts.items():
+        some = account.due_until(complete)
+        due += len(some)
+        found = (book.status.get(Key(job, at)) for at in some)
+        statuses.update(status.name for status in found if status is not None)
     said = {name: count for name, count in total.verdicts.items() if name in Status.__members__}
     if total.due != due or said != dict(statuses):
         raise Violation(f"1: audit has {total.due} due, {said}; the book {due}, {dict(statuses)}")

@@ -196,9 +196,7 @@ class Checkers:
     def before_settle(self, owner: Owner, outcome: Outcome) -> object:
         return self._print(owner, thorough=True) if outcome is Outcome.REFUSED else None
 
-    def settled(
-        self, owner: Owner, commit: Commit, outcome: Outcome, effects: Effects | None, before: object
-    ) -> None:
+    def settled(self, owner: Owner, commit: Commit, outcome: Outcome, effects: Effects | None, before: object) -> None:
         """Of a refused commit nothing is kept; a committed one is what the ledger has."""
         if outcome is Outcome.REFUSED:
             if effects is not None or before != self._print(owner, thorough=True):
@@ -346,7 +344,11 @@ class Checkers:
             if not self.applied[command.id]:
                 raise Violation(f"8: command {command} was acknowledged and never applied")
             answer = self.answers.get(command.id, "")
-            if isinstance(command, Run | Retry) and not answer.startswith("!") and new_key(command) not in self.book.status:
+            if (
+                isinstance(command, Run | Retry)
+                and not answer.startswith("!")
+                and new_key(command) not in self.book.status
+            ):
                 raise Violation(f"8: command {command} was applied, but nothing came of it")
 
 

@@ -47,7 +47,14 @@ POLICIES = [
     Policies(misfire=Misfire.RUN_ALL, misfire_limit=30, late_window=10 * MINUTE),
     Policies(grace=10 * MINUTE, max_retries=3, retry_initial=5_000, retry_cap=MINUTE),
 ]
-DEMANDS = [Demand(), Demand(), Demand(priority=1), Demand(cpu=400), Demand(cpu=700, custom=(("gpu", 1),)), Demand(slots=2)]
+DEMANDS = [
+    Demand(),
+    Demand(),
+    Demand(priority=1),
+    Demand(cpu=400),
+    Demand(cpu=700, custom=(("gpu", 1),)),
+    Demand(slots=2),
+]
 TOTALS = [
     Demand(cpu=1_000, slots=3, custom=(("gpu", 1),)),
     Demand(cpu=800, slots=2, custom=(("gpu", 1),)),
@@ -158,7 +165,11 @@ class Generator:
         """Creates, edits, or creates anew what was deleted."""
         rng = self.rng
         state = rng.choice([JobState.ACTIVE] * 6 + [JobState.PAUSED])
-        until = T0 + self._wall() + rng.randrange(1, 5 * MINUTE) if state is JobState.PAUSED and rng.random() < 0.6 else None
+        until = (
+            T0 + self._wall() + rng.randrange(1, 5 * MINUTE)
+            if state is JobState.PAUSED and rng.random() < 0.6
+            else None
+        )
         self._publish(
             Definition(
                 rng.choice(self.jobs),
@@ -180,7 +191,11 @@ class Generator:
         if last is None or not self.site.service.exists(job):
             return
         state = rng.choice([JobState.PAUSED, JobState.ACTIVE, JobState.ACTIVE, JobState.CANCELLED, JobState.DELETED])
-        until = T0 + self._wall() + rng.randrange(1, 5 * MINUTE) if state is JobState.PAUSED and rng.random() < 0.6 else None
+        until = (
+            T0 + self._wall() + rng.randrange(1, 5 * MINUTE)
+            if state is JobState.PAUSED and rng.random() < 0.6
+            else None
+        )
         self._publish(last._replace(state=state, until=until))
 
     def _wall(self) -> int:
@@ -230,7 +245,9 @@ class Generator:
     def repeat(self) -> None:
         """The feed says something twice."""
         service = self.site.service
-        values: list[Definition | Command] = [each for each in service.commands if each.id in self.site.checkers.applied]
+        values: list[Definition | Command] = [
+            each for each in service.commands if each.id in self.site.checkers.applied
+        ]
         values += [
             revisions[-1] for job, revisions in sorted(service.jobs.items()) if self._published(job, revisions[-1])
         ]

@@ -41,7 +41,9 @@ def simulate(seed: int, build: Build | None = None, *, trace: bool = False) -> R
             problem = f"0: {type(error).__name__}: {problem}"
         detail = traceback.format_exc()
     checkers = generator.site.checkers
-    return Result(seed, problem, detail, checkers.commits, checkers.starts, world.digest, world.trace or [], checkers.seen)
+    return Result(
+        seed, problem, detail, checkers.commits, checkers.starts, world.digest, world.trace or [], checkers.seen
+    )
 
 
 def first_broken(seeds: Iterable[int], build: Build) -> Result | None:
