@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator
 
@@ -13,7 +14,7 @@ import pytest
 
 from dts.adapters.cassandra import CassandraStore
 from dts.adapters.cassandra.session import Session
-from dts.errors import OutcomeUnknown, Unavailable
+from dts.errors import FailedPrecondition, OutcomeUnknown, Unavailable
 from dts.model import Close, Commit, End, ExecutionQuery, Key, Output, Range, Status, Term
 from tests.conformance import keyspace
 from tests.conformance.values import block, commit
@@ -23,16 +24,21 @@ DAY = 86_400_000
 EVERYTHING = ExecutionQuery()
 
 
+def _at(world: World) -> tuple[list[str], int]:
+    host, port = world.where
+    return [host], port
+
+
 class World:
     """A store with a clock."""
 
     def __init__(self, servers: Servers, name: str) -> None:
         self.now = 10 * DAY
-        self._where, self._keyspace = servers.cassandra, name
+        self.where, self._keyspace = servers.cassandra, name
         self.opened: list[CassandraStore] = []
 
     async def open(self, days: int = 30, timeout_s: float = 10.0) -> CassandraStore:
-        host, port = self._where
+        host, port = self.where
         store = await CassandraStore.open(
             [host], port, self._keyspace, retention_days=days, clock=lambda: self.now, request_timeout_s=timeout_s
         )
@@ -171,6 +177,28 @@ async def test_output_of_two_services_is_that_of_the_longer(world: World, sessio
     told = await waiting
     assert told is not None
     assert told.head == b"news"
+
+
+async def test_a_store_says_whether_it_is_fit_and_what_time_it_is(world: World) -> None:
+    store = await world.open()
+    await store.check()
+    world.now = time.time_ns() // 1_000_000
+    assert abs(await store.clock_apart()) < 2_000
+    world.now += 300_000
+    assert 298_000 < await store.clock_apart() < 302_000
+    other = CassandraStore(await Session.connect(*_at(world), "system"), 30, 7, lambda: 0)
+    world.opened.append(other)
+    with pytest.raises(FailedPrecondition, match="dts migrate up"):
+        await other.check()
+    with pytest.raises(FailedPrecondition, match="dts migrate up"):
+        await Session.connect(*_at(world), "nobodys_keyspace")
+
+
+async def test_a_node_that_is_not_there_is_unavailable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(Unavailable, match=rf"127\.0\.0\.1, port {port} cannot be reached"):
+        await CassandraStore.open(["127.0.0.1"], port, "dts")
 
 
 async def test_a_store_that_stands_still_blocks_nobody_and_is_caught_up(world: World, servers: Servers) -> None:

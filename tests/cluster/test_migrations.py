@@ -92,10 +92,14 @@ async def test_each_goes_down_with_data_in_it_and_up_again(servers: Servers, key
 
 
 async def test_of_several_that_start_at_once_one_migrates(servers: Servers, keyspace: str) -> None:
+    host, port = servers.cassandra
     async with session(servers, keyspace) as made:
-        done = await asyncio.gather(*(Migrator(made, read(FOLDER)).up() for _ in range(6)))
+        others = [await Session.connect([host], port, keyspace) for _ in range(5)]
+        done = await asyncio.gather(*(Migrator(each, read(FOLDER)).up() for each in [made, *others]))
         assert sorted(map(len, done)) == [0, 0, 0, 0, 0, LAST + 1]
         assert await Migrator(made, read(FOLDER)).state() == State(LAST, False)
+        for each in others:
+            await each.close()
 
 
 async def test_one_that_fails_says_so_until_it_is_forced(servers: Servers, keyspace: str, tmp_path: Path) -> None:

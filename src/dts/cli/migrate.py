@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from dts.cli import exits
 from dts.config import load
+from dts.errors import ConfigError
 
 if TYPE_CHECKING:
     from dts.server.migrations import Done, Migrator
@@ -43,10 +46,18 @@ def group(ctx: click.Context, path: Path | None, replication: int) -> None:
     ctx.obj = (path, replication)
 
 
-def _run(ctx: click.Context, do: Callable[[Migrator], Awaitable[T]]) -> T:
-    from dts.server import migrations  # noqa: PLC0415 - help does not need the driver
+def _migrations() -> ModuleType:
+    """Imported when it is needed: help does not need the driver. Raises ConfigError when that is not installed."""
+    try:
+        return import_module("dts.server.migrations")
+    except ModuleNotFoundError as error:
+        if error.name != "acsylla":
+            raise
+        raise ConfigError("a cluster needs packages that are not installed: pip install 'dts[cluster]'") from error
 
-    path, replication = ctx.obj
+
+def _run(ctx: click.Context, do: Callable[[Migrator], Awaitable[T]]) -> T:
+    migrations, (path, replication) = _migrations(), ctx.obj
     config = load(os.environ, Path(".env")).cassandra
 
     async def run() -> T:
@@ -119,8 +130,7 @@ def version(ctx: click.Context) -> int:
 @click.pass_context
 def create(ctx: click.Context, name: str) -> int:
     """Make two empty files for a new migration, up and down."""
-    from dts.server import migrations  # noqa: PLC0415
-
+    migrations = _migrations()
     for path in migrations.create(ctx.obj[0] or migrations.FOLDER, name):
         click.echo(path)
     return exits.OK

@@ -15,6 +15,14 @@ from dts.model import Instant
 __all__ = ["CassandraStore"]
 
 
+# One read of the last table that each migration of ours makes.
+NEEDED = (
+    "SELECT minute FROM job_intent_parts WHERE day = 0 LIMIT 1",
+    "SELECT watermark FROM history_progress WHERE shard = 0",
+    "SELECT size FROM outputs WHERE job = '' AND at = 0 AND nonce = '' LIMIT 1",
+)
+
+
 def _wall() -> Instant:
     return time.time_ns() // 1_000_000
 
@@ -24,6 +32,7 @@ class CassandraStore:
 
     def __init__(self, session: Session, retention_days: int, output_days: int, clock: Callable[[], Instant]) -> None:
         self._session = session
+        self._clock = clock
         self.jobs = CassandraJobs(session)
         self.intents = CassandraIntents(session)
         self.history = CassandraHistory(session, retention_days, clock)
@@ -45,6 +54,18 @@ class CassandraStore:
         names, one_port = contacts(hosts, port)
         session = await Session.connect(names, one_port, keyspace, request_timeout_s)
         return cls(session, retention_days, output_days, clock)
+
+    async def check(self) -> None:
+        """For readiness. Raises Unavailable or OutcomeUnknown while no quorum answers, FailedPrecondition while the keyspace is
+        not migrated to what this version needs."""
+        for cql in NEEDED:
+            await self._session.rows(cql)
+
+    async def clock_apart(self) -> int:
+        """How far our clock is ahead of a node's, in ms; half of what the question took is the error. What raises: as `check`."""
+        before = self._clock()
+        [(node,)] = await self._session.rows("SELECT cast(toUnixTimestamp(now()) AS bigint) FROM system.local")
+        return (before + self._clock()) // 2 - int(node)
 
     async def close(self) -> None:
         """Ends the session."""

@@ -11,12 +11,12 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from dts.adapters.cassandra.session import Session
-from dts.errors import FailedPrecondition, InvalidArgument, Unavailable
+from dts.errors import FailedPrecondition, InvalidArgument, OutcomeUnknown, Unavailable
 
 NONE = -1  # the version of a keyspace without migrations
 DIGITS = 3
@@ -25,6 +25,7 @@ LOCK_TTL_S = 60  # a dead holder's lock ends by itself
 LOCK_RENEW_S = 15.0
 LOCK_WAIT_S = 180.0
 LOCK_POLL_S = 0.2
+TABLE_WAIT_S = 30.0
 assert LOCK_RENEW_S < LOCK_TTL_S / 3 < LOCK_WAIT_S
 
 _FILE = re.compile(r"([0-9]+)_(.*)\.(up|down)\.cql")
@@ -203,14 +204,22 @@ class Migrator:
         await self._table("schema_migrations", "(version bigint, dirty boolean, PRIMARY KEY (version))")
 
     async def _table(self, name: str, columns: str) -> None:
-        # Its id follows from its name: two that make it at once, at two nodes, make the same table.
+        # Its id follows from its name: two that make it at once, at two nodes, make the same table. It is there when it can be
+        # read: while another one makes it, the schema's own tables name it too early.
         id = uuid.uuid5(uuid.NAMESPACE_URL, f"dts:{self._session.keyspace}.{name}")
-        there = await self._session.rows(
-            "SELECT id FROM system_schema.tables WHERE keyspace_name = ? AND table_name = ?",
-            [self._session.keyspace.lower(), name],
-        )
-        if not there:
-            await self._session.run(f"CREATE TABLE IF NOT EXISTS {name} {columns} WITH ID = {id}")
+        deadline = time.monotonic() + TABLE_WAIT_S
+        while True:
+            try:
+                await self._session.rows(f"SELECT * FROM {name} LIMIT 1")
+                return
+            except (
+                FailedPrecondition,
+                OutcomeUnknown,
+            ):  # a node that is just adding it answers 'unknown table' in many ways
+                if time.monotonic() > deadline:
+                    raise
+            with suppress(OutcomeUnknown):
+                await self._session.run(f"CREATE TABLE IF NOT EXISTS {name} {columns} WITH ID = {id}")
 
     @asynccontextmanager
     async def _locked(self) -> AsyncIterator[None]:
