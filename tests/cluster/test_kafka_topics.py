@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     AlterConfigOpType,
@@ -59,12 +62,21 @@ def test_all_problems_are_told_at_once() -> None:
     )
 
 
+def widen(settings: KafkaSettings, count: int, *topics: str) -> None:
+    """Adds partitions, and waits until the brokers say so."""
+    admin = AdminClient(settings.common())
+    for future in admin.create_partitions([NewPartitions(topic, count) for topic in topics]).values():
+        future.result(30)
+    deadline = time.monotonic() + 30
+    while any(len(admin.list_topics(topic, timeout=30).topics[topic].partitions) < count for topic in topics):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_an_added_partition_is_refused() -> None:
     settings = fresh_settings(2)
     prepare(settings)
-    admin = AdminClient(settings.common())
-    for future in admin.create_partitions([NewPartitions(topic, 3) for topic in settings.topics]).values():
-        future.result(30)
+    widen(settings, 3, *settings.topics)
     with pytest.raises(ConfigError, match="has 3 partitions, but jobs are spread over 2"):
         prepare(settings)
 
@@ -72,16 +84,12 @@ def test_an_added_partition_is_refused() -> None:
 def test_topics_of_different_width_are_refused() -> None:
     settings = fresh_settings(2)
     prepare(settings)
-    admin = AdminClient(settings.common())
-    for future in admin.create_partitions([NewPartitions(settings.topics.events, 4)]).values():
-        future.result(30)
+    widen(settings, 4, settings.topics.events)
     with pytest.raises(ConfigError, match="the same number of partitions"):
         prepare(settings)
 
 
 def test_a_topic_that_another_program_writes_to_is_refused() -> None:
-    from confluent_kafka import Producer
-
     settings = fresh_settings(1)
     name = settings.topics.jobs
     config = {key: rule.value for key, rule in rules(settings)[name].items()}

@@ -77,6 +77,11 @@ def test_an_empty_log_is_a_new_shard() -> None:
     assert fold([]) == Folded([], 0, 0, 0, 0, 0, 0)
 
 
+def parts(count: int) -> list[bytes]:
+    """A commit in so many records."""
+    return [log.Record(format=1, epoch=1, seq=1, part=n, parts=count).SerializeToString() for n in range(count)]
+
+
 ONE, TWO, THREE = encoded(plain(1, 1)), encoded(plain(2, 2)), encoded(plain(2, 3))
 WRONG = {
     "a repeat": ([*ONE, *ONE], "is commit 1 where 2 follows"),
@@ -86,6 +91,9 @@ WRONG = {
     "cut at its end": (snapshot(1, 5, 2)[:-1], "more were to follow"),
     "a snapshot of another commit": ([*ONE, *snapshot(1, 2, 1)], "is a snapshot of commit 2, after 1"),
     "a commit inside a snapshot": ([*ONE, *encoded(plain(1, 0), 0, 2), *TWO], "is piece 0 of a snapshot, after 1"),
+    "a part that is missing": ([parts(3)[0], parts(3)[2]], "is part 2 after 0"),
+    "a part that is there twice": ([parts(3)[0], parts(3)[0]], "is part 0 after 0"),
+    "another commit in between": ([parts(3)[0], *TWO], "interrupts commit 1/1"),
     "not ours": ([b"\xff\xff\xff"], "is none of ours"),
     "of a later version": ([log.Record(format=2).SerializeToString()], "was written by a later version"),
 }
