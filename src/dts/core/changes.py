@@ -153,22 +153,31 @@ def _between(definition: Definition, after: Instant, until: Instant) -> list[Ins
 def decide_changes(shard: Shard, draft: Draft, changes: Sequence[Change], rules: str) -> dict[str, Account]:
     """Applies revisions that the watermark has reached, and pauses that end by themselves. The accounts of the jobs so handled."""
     accounts: dict[str, Account] = {}
+    fresh: dict[str, Definition] = {}
     empty = Empty()
-    position = draft.applied[0]
+    position, watermark = draft.applied[0], draft.watermark
     for change in changes:
         definition = change.value
         assert isinstance(definition, Definition)
         job = definition.job
-        if min(definition.since, draft.now) > seen_by(draft.watermark, job):
+        reached = seen_by(watermark, job)
+        if min(definition.since, draft.now) > reached:
             break  # the step that reaches it takes it
         draft.taken_changes += 1
         position = max(position, change.position[0])
         account = accounts.get(job)
-        current = shard.definitions.get(job) if account is None else account.current
+        current = (fresh.get(job) or shard.definitions.get(job)) if account is None else account.current
         if definition.revision <= (shard.deleted(job) if current is None else current.revision):
+            continue
+        if current is None and _plainly_new(shard, draft, definition, reached, empty):
+            fresh[job] = definition
+            draft.definitions.append(definition)
+            draft.opened.append(Term(job, definition.revision, definition.since, reached, None, rules))
             continue
         if account is None:
             account = accounts[job] = Account(shard, shard.gaps, job)
+            if job in fresh:
+                account.current, account.start = fresh[job], max(account.start, fresh[job].since)
         _revise(shard, draft, account, definition, empty)
         _terms(draft, current, draft.definitions[-1], rules)
     draft.applied = (position, draft.applied[1])
@@ -177,6 +186,19 @@ def decide_changes(shard: Shard, draft: Draft, changes: Sequence[Change], rules:
         _finish(shard, draft, job, account, empty)
     _leave_gaps(draft, accounts)
     return accounts
+
+
+def _plainly_new(shard: Shard, draft: Draft, new: Definition, reached: Instant, empty: Empty) -> bool:
+    """Whether there is nothing to account for: the usual creation, one of many."""
+    since = new.since
+    return (
+        new.first
+        and new.state <= JobState.PAUSED
+        and since <= max(draft.now, reached)
+        and (not draft.gaps or since >= draft.gaps[-1].until)
+        and new.job not in shard.given
+        and empty(new.schedules, since, reached)
+    )
 
 
 def _terms(draft: Draft, old: Definition | None, new: Definition, rules: str) -> None:

@@ -348,6 +348,7 @@ class Instance:
             times.append(shard.retries[0][0])
         times += [command.expires for command in shard.held_commands]
         if desk.changes and not hold:  # a held watermark reaches no revision
-            times.append(desk.committed + bounds.CHANGES_LINGER_MS)
+            full = len(desk.changes) >= bounds.STEP_CHANGES
+            times.append(desk.committed + (0 if full else bounds.CHANGES_LINGER_MS))
         at = min(times, default=None)
         return None if at is None else max(at, desk.not_before)

@@ -330,11 +330,22 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     return
 
 
+def _settings(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        stateful_step_count=40,
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+        phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink one takes minutes
+    )
+
+
 TestAccounting = Accounting.TestCase
-TestAccounting.settings = settings(
-    max_examples=int(os.environ.get("DTS_EXAMPLES", "60")),
-    stateful_step_count=40,
-    suppress_health_check=list(HealthCheck),
-    report_multiple_bugs=False,
-    phases=[Phase.explicit, Phase.generate],
-)
+TestAccounting.settings = _settings(int(os.environ.get("DTS_EXAMPLES", "60")))
+
+
+@pytest.mark.soak
+class TestAccountingLong(Accounting.TestCase):  # type: ignore[misc]
+    """The same, longer."""
+
+    settings = _settings(int(os.environ.get("DTS_EXAMPLES", "5000")))
