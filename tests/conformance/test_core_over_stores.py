@@ -211,7 +211,8 @@ def test_a_new_owner_has_the_state_of_the_old_one(kind: str, script: list[tuple[
     play_on(kind, script)
 
 
-@settings(max_examples=3, deadline=None)
+@pytest.mark.soak  # an example takes seconds, a shrink minutes: the suites of ledger and feed are what `make test` runs on Kafka
+@settings(max_examples=20, deadline=None)
 @given(script=st.lists(act, min_size=5, max_size=15))
 @pytest.mark.usefixtures("servers")
 def test_a_new_owner_has_the_state_of_the_old_one_on_kafka(script: list[tuple[Any, ...]]) -> None:
