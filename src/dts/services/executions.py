@@ -28,6 +28,8 @@ from dts.services.ids import command_id
 
 FOLLOW_POLL_S = 1.0  # a follower looks at least so often whether the execution has ended
 END_POLL_S = 0.05  # ... and so often once all its output is there
+REST_S = 2.0  # the verdict may come before the last of the output: for the rest of what began, a follower waits so long
+FIRST_S = 1.0  # ... and so long where nothing was written yet, since of an attempt that writes nothing nothing comes
 SCANNED_PAGES = 20  # store pages looked through for one page of a list that is filtered here
 VERDICT_RANGES = 10_000  # ranges looked at for one page of verdicts
 
@@ -203,13 +205,18 @@ class ExecutionService:
                 if output is not None and output.complete:  # all was written, the worker's report is on its way
                     await asyncio.sleep(END_POLL_S)
                 continue
-            output = await self._outputs.get(key, current)  # what came while we asked
-            if output is not None and output.size > sent:
+            if found.attempt and await self._more(key, current, sent):
                 continue
             if attempt or (found.status.terminal and current >= found.attempt):
                 yield Piece(current, b"", 0, found.status.name)
                 return
             current, sent = current + 1, 0
+
+    async def _more(self, key: Key, attempt: int, sent: int) -> bool:
+        """Of an attempt that is over: whether more than `sent` bytes are there, now or shortly."""
+        output = await self._outputs.get(key, attempt)
+        output = await self._outputs.wait(key, attempt, sent, FIRST_S if output is None else REST_S)
+        return output is not None and output.size > sent
 
     # ---- events and verdicts ----
 
