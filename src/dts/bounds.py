@@ -6,8 +6,8 @@ from __future__ import annotations
 LATE_WINDOW_MIN_MS = 60_000  # the least late window a job may have; at least the failover promise
 FAILOVER_PROMISE_MS = 10_000  # new fires after an instance's death
 FIRST_PUBLICATION_OWES_MS = 24 * 3_600_000  # how far back a new revision owes instants one by one
-CHANGE_LATE_MS = 7 * 24 * 3_600_000  # a revision that comes later owes nothing further back: its predecessor's verdicts stand
-DELETED_KNOWN_MS = 3_600_000  # how long an owner knows the revision of a deleted job: feeds tell no older one again later
+CHANGE_LATE_MS = 7 * 24 * 3_600_000  # a later revision owes nothing further back: what was decided stands
+DELETED_KNOWN_MS = 3_600_000  # how long an owner knows a deleted job's revision: it is not brought back
 COMMAND_EXPIRY_MS = 24 * 3_600_000
 MAX_GAPS = 16  # jumps of the watermark being worked off at once
 CLOCK_APART_MS = 2_000  # wall and monotonic clock further apart than this: the watermark is held
