@@ -264,7 +264,6 @@ def _openings(shard: Shard, draft: Draft, accounts: dict[str, Account]) -> None:
             continue
         if seen_by(draft.watermark, job) >= until:
             accounts[job] = Account(shard, shard.gaps, job)
-            draft.keep_alive = True  # it must be committed, also if there is nothing to owe
 
 
 def _finish(shard: Shard, draft: Draft, job: str, account: Account, empty: Empty) -> None:

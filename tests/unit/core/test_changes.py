@@ -7,6 +7,7 @@ from dts.core.instance import Instance
 from dts.core.policies import PUBLISHED_LATE
 from dts.core.shard import Shard
 from dts.model import (
+    LAST_JOB,
     Block,
     Change,
     Command,
@@ -24,6 +25,7 @@ from dts.model import (
     Run,
     ScheduleSpec,
     Status,
+    Term,
     WorkerInfo,
     WorkerRef,
 )
@@ -269,8 +271,9 @@ def test_a_pause_that_a_later_revision_ended_wakes_nobody() -> None:
     script.change("a", 0, (ScheduleSpec("@every 1h"),), JobState.PAUSED, until=10 * MINUTE)
     script.steps(1)
     script.change("a", 2, state=JobState.PAUSED)
-    script.steps(10 * MINUTE)
+    script.steps(50)
     assert script.core.wake_at() is None
+    script.steps(10 * MINUTE)
     script.change("a", 2 * HOUR)
     script.steps(3 * HOUR)
     assert script.ranges("a") == [(2 * HOUR, 2, "paused")]
@@ -290,37 +293,38 @@ def test_the_rest_of_a_cut_instant_that_nobody_has_any_more_wakes_nobody() -> No
     script = Script(limit=1)
     for job in "ab":
         script.change(job, 0, MINUTELY)
-    script.now = T0 + MINUTE
-    for commit in script.core.step(script.now):
-        script.book.committed(commit)
-        script.core.settle(commit, Outcome.COMMITTED, script.now)
-    script.steps()
-    (commit,) = script.core.step(T0 + 2 * MINUTE)
+    script.steps(MINUTE)
+    script.now = T0 + 2 * MINUTE
+    (commit,) = script.core.step(script.now)
     script.book.committed(commit)
-    script.core.settle(commit, Outcome.COMMITTED, T0 + 2 * MINUTE)
+    script.core.settle(commit, Outcome.COMMITTED, script.now)
     assert script.shard.watermark == (T0 + 2 * MINUTE, "a")
-    script.change("b", 2 * MINUTE - 1, (ScheduleSpec("@every 1h"),))
-    assert script.steps(2 * MINUTE) <= 2
+    script.change("b", 2 * MINUTE - 100, (ScheduleSpec("@every 1h"),))
+    script.core.clock_moved(-50)  # set back a little: the watermark stands
+    script.steps(2 * MINUTE - 50)
+    assert script.shard.watermark == (T0 + 2 * MINUTE, "a")
+    assert script.steps(2 * MINUTE) == 1
+    assert script.shard.watermark == (T0 + 2 * MINUTE, LAST_JOB)
 
 
 def test_a_clock_in_doubt_moves_nothing_and_forgets_nothing() -> None:
     script = Script(limit=5)
-    script.change("a", 0, MINUTELY)
-    script.steps(MINUTE)
-    script.now = T0 + HOUR
+    script.change("a", 0, FIVE)
+    script.steps(5 * MINUTE)
+    script.now = T0 + HOUR + 2 * MINUTE
     (commit,) = script.core.step(script.now)
     script.book.committed(commit)
     script.core.settle(commit, Outcome.COMMITTED, script.now)
     assert script.shard.gaps
     before = script.shard.watermark
-    assert script.steps(HOUR + 1, hold=True) == 0
+    assert script.steps(HOUR + 2 * MINUTE + 1, hold=True) == 0
     assert script.shard.watermark == before
     assert script.core.wake_at(hold=True) is None
     at = script.core.wake_at()
     assert at is not None
     assert at <= script.now
     script.steps()
-    assert script.fired("a") == list(range(MINUTE, HOUR + 1, MINUTE))
+    assert script.fired("a") == list(range(5 * MINUTE, HOUR + 1, 5 * MINUTE))
 
 
 def test_a_command_that_comes_twice_runs_once_also_while_it_waits_for_its_revision() -> None:
@@ -413,3 +417,12 @@ def test_a_feed_that_tells_an_older_revision_again_does_not_bring_a_deleted_job_
     script.change("a", bounds.DELETED_KNOWN_MS + HOUR)
     script.steps(bounds.DELETED_KNOWN_MS + HOUR + 20)
     assert script.shard.definitions["a"].revision == 3
+
+
+def test_a_stored_definition_owes_from_where_its_owner_took_it() -> None:
+    """A job store keeps the `since` that the Job Service wrote, the term the owner's."""
+    definition = Definition("a", 1, T0 + 500, JobState.ACTIVE, None, MINUTELY, Demand(), ALL, b"")
+    term = Term("a", 1, T0, T0, None, "")
+    restored = Shard(0)
+    restored.restore([Commit(0, 1, 7, T0, (T0, LAST_JOB), (1, 0), definitions=[definition], opened=[term])])
+    assert restored.definitions["a"].since == T0
