@@ -142,6 +142,10 @@ class History(Protocol):
         """A terminal execution and its earlier attempts."""
         ...
 
+    async def attempts(self, key: Key) -> Sequence[Execution]:
+        """Ended attempts that were not its last, in order: of an execution that is open, too."""
+        ...
+
     async def executions(self, query: ExecutionQuery, before: Key | None, limit: int) -> Sequence[Execution]:
         """Terminal ones, newest first by (scheduled time, job, nonce), strictly before a key in that order."""
         ...

@@ -45,6 +45,11 @@ async def test_one_execution_with_its_attempts(world: World) -> None:
         await store.ledger.commit(commit(epoch, 5, blocks=[block([key], Status.QUEUED, 2, losses=1, reason="gone")]))
         await store.ledger.commit(commit(epoch, 6, blocks=[block([key], Status.PLACED, 3, fencing=6)]))
         assert await store.history.execution(key) is None
+        assert [(each.attempt, each.status) for each in await store.history.attempts(key)] == [
+            (1, Status.FAILED),
+            (2, Status.LOST),
+        ]
+        assert list(await store.history.attempts(Key("a", 999))) == []
         last = block([key], Status.COMPLETED, 3, fencing=6, placed=9, queued=8)
         await store.ledger.commit(commit(epoch, 7, blocks=[last]))
     async with opened(world) as store:

@@ -362,8 +362,12 @@ class MemoryHistory:
         """See ports.History."""
         if key not in self._ended:
             return None
+        return self._ended[key], await self.attempts(key)
+
+    async def attempts(self, key: Key) -> Sequence[Execution]:
+        """See ports.History."""
         earlier = self._attempts.get(key, {})
-        return self._ended[key], [earlier[number] for number in sorted(earlier)]
+        return [earlier[number] for number in sorted(earlier)]
 
     def _found(self, query: ExecutionQuery) -> list[Execution]:
         return [

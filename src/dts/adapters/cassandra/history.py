@@ -47,6 +47,13 @@ def _final(number: int) -> bool:
     return (number - 1) % RANKS + 1 >= Status.COMPLETED
 
 
+def _earlier(key: Key, rows: Sequence[Row]) -> list[Execution]:
+    """What the rows of one execution say of attempts that were not its last."""
+    found = [execution_of(key, row[1:]) for row in rows if not _final(row[0])]
+    earlier = {each.attempt: each for each in found}
+    return [earlier[number] for number in sorted(earlier)]
+
+
 class CassandraHistory:
     """The port History over a keyspace; `write` is the projector's."""
 
@@ -60,12 +67,17 @@ class CassandraHistory:
 
     async def execution(self, key: Key) -> tuple[Execution, Sequence[Execution]] | None:
         """See ports.History."""
-        rows = await self._session.rows(_ONE, [key.job, key.at // DAY_MS, key.at, key.nonce])
+        rows = await self._one(key)
         if not rows or not _final(rows[0][0]):
             return None
-        found = [execution_of(key, row[1:]) for row in rows]
-        earlier = {each.attempt: each for each, row in zip(found, rows, strict=True) if not _final(row[0])}
-        return found[0], [earlier[number] for number in sorted(earlier)]
+        return execution_of(key, rows[0][1:]), _earlier(key, rows)
+
+    async def attempts(self, key: Key) -> Sequence[Execution]:
+        """See ports.History."""
+        return _earlier(key, await self._one(key))
+
+    async def _one(self, key: Key) -> Sequence[Row]:
+        return await self._session.rows(_ONE, [key.job, key.at // DAY_MS, key.at, key.nonce])
 
     async def executions(self, query: ExecutionQuery, before: Key | None, limit: int) -> Sequence[Execution]:
         """See ports.History."""

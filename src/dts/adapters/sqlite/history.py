@@ -17,6 +17,10 @@ NO_END_OF_TIME = 2**62  # an instant after all others
 
 _JOIN = "JOIN ended_blocks AS b ON b.id = e.block"
 _EXECUTIONS = f"SELECT {EXECUTION}, b.attempt FROM executions AS e {_JOIN}"
+_ATTEMPTS = (
+    f"SELECT {EXECUTION}, e.attempt FROM attempts AS e {_JOIN}"
+    " WHERE e.job = ? AND e.at = ? AND e.nonce = ? ORDER BY e.attempt"
+)
 
 
 def _execution(row: tuple[object, ...]) -> Execution:
@@ -52,13 +56,14 @@ class SqliteHistory:
             row = conn.execute(f"{_EXECUTIONS} WHERE e.job = ? AND e.at = ? AND e.nonce = ?", key).fetchone()
             if row is None:
                 return None
-            sql = (
-                f"SELECT {EXECUTION}, e.attempt FROM attempts AS e {_JOIN}"
-                " WHERE e.job = ? AND e.at = ? AND e.nonce = ? ORDER BY e.attempt"
-            )
-            return _execution(row), [_execution(each) for each in conn.execute(sql, key)]
+            return _execution(row), [_execution(each) for each in conn.execute(_ATTEMPTS, key)]
 
         return await self._reader.read(run)
+
+    async def attempts(self, key: Key) -> Sequence[Execution]:
+        """See ports.History."""
+        rows = await self._reader.read(lambda conn: conn.execute(_ATTEMPTS, key).fetchall())
+        return [_execution(row) for row in rows]
 
     async def executions(self, query: ExecutionQuery, before: Key | None, limit: int) -> Sequence[Execution]:
         """See ports.History."""
