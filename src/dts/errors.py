@@ -38,8 +38,8 @@ class NotFound(DtsError):
 
     status = "NOT_FOUND"
 
-    def __init__(self, kind: str, id: str) -> None:
-        super().__init__(f"{kind} {id!r} not found")
+    def __init__(self, kind: str, id: str, hint: str = "") -> None:
+        super().__init__(f"{kind} {id!r} not found{f'; {hint}' if hint else ''}")
         self.kind = kind
         self.id = id
 

@@ -288,3 +288,57 @@ async def test_a_bug_is_internal_with_a_mark_and_no_traceback(api: World, monkey
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await api.job.GetJob(job.GetJobRequest(id="x"))
     assert caught.value.code() is grpc.StatusCode.INTERNAL
+
+
+async def test_the_last_of_a_followed_output_comes_even_after_the_verdict(api: World) -> None:
+    api.hand.output = b"one\n"
+    api.hand.holding = True
+    await api.call("POST", "/v1/jobs", {"id": "late"})
+    _, run = await api.call("POST", "/v1/jobs/late/run")
+    path = f"/v1/executions/{run['executionId']}"
+    await api.until(path, {"status": "RUNNING"})
+    (held,) = api.hand.held
+    await api.call("POST", f"{path}/cancel")
+    await api.until(path, {"status": "CANCELLED"})
+    stream = api.execution.FollowOutput(execution.FollowOutputRequest(id=run["executionId"]))
+    assert (await stream.read()).data == b"one\n"
+    await api.store.outputs.put(held.key, held.attempt, 4, b"two\n", True)
+    assert (await stream.read()).data == b"two\n"
+    assert (await stream.read()).status == "CANCELLED"
+
+
+@pytest.mark.parametrize("path", ["/v1/executions?jobId=nobody", "/v1/verdicts?jobId=nobody", "/v1/audit?jobId=nobody"])
+async def test_a_job_that_never_was_has_no_history(api: World, path: str) -> None:
+    status, answer = await api.call("GET", path)
+    assert (status, answer["message"]) == (404, "job 'nobody' not found")
+    await api.call("POST", "/v1/jobs", {"id": "nobody"})
+    await api.call("DELETE", "/v1/jobs/nobody")
+    assert (await api.call("GET", path))[0] == 200
+
+
+async def test_a_client_that_leaves_a_stream_is_no_error(api: World, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(3):
+        async with api.client.get("/v1/events") as lines:
+            assert lines.status == 200
+    await api.call("POST", "/v1/jobs", {"id": "gone"})
+    async with asyncio.timeout(5):
+        while api.scheduler._events._watchers:  # noqa: ASYNC110 - until the streams have noticed
+            await asyncio.sleep(0.01)
+    assert not [each for each in caplog.records if each.levelname == "ERROR"]
+
+
+async def test_a_time_that_is_none_says_how_to_write_one(api: World) -> None:
+    status, answer = await api.call("GET", "/v1/audit?from=-1h")
+    assert status == 400
+    assert answer["message"] == "from: '-1h' is no RFC 3339 time; write it as 2026-03-29T01:00:00Z"
+
+
+async def test_an_open_execution_shows_its_earlier_attempts(api: World) -> None:
+    api.hand.status, api.hand.end = Status.FAILED, End(code=3, error="no disk")
+    policies = {"retryInitial": "60s", "retryCap": "60s"}
+    await api.call("POST", "/v1/jobs", {"id": "again", "maxRetries": 2, "policies": policies})
+    _, run = await api.call("POST", "/v1/jobs/again/run")
+    found = await api.until(f"/v1/executions/{run['executionId']}", {"status": "RETRYING"})
+    assert [(each["attempt"], each["status"], each["error"]) for each in found["attempts"]] == [
+        (1, "FAILED", "no disk")
+    ]

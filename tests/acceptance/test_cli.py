@@ -307,6 +307,6 @@ def test_wrong_settings_are_told_all_at_once(tmp_path: Path) -> None:
 
 def test_followed_output_has_its_end(server: Served) -> None:
     """The verdict and the last of the output come to the server by two ways: whichever is first, the output is whole."""
-    server.out("job", "create", "--id", "ends", "--shell", "echo a; sleep 0.9$(($$ % 10)); echo b")
+    server.out("job", "create", "--id", "ends", "--shell", "echo a; sleep 1.0$(($$ % 10)); echo b")
     for _ in range(10):
         assert server.out("job", "run", "ends", "--follow").endswith("a\nb\n")

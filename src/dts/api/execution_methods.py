@@ -36,6 +36,8 @@ class ExecutionMethods:
         limit = values.page_size(request)
         before = parse_execution_id(request.last_id, "last_id") if request.last_id else None
         wanted = _wanted(request)
+        if wanted.query.job:
+            await self._executions.check_job(wanted.query.job)
         page = await self._executions.page(wanted, before, limit)
         return execution.ListExecutionsResponse(
             executions=[views.execution_message(each) for each in page.executions],
@@ -98,7 +100,7 @@ class ExecutionMethods:
         """Verdicts of due instants in order of time: executions, and ranges of instants that did not run."""
         limit = values.page_size(request)
         start, until = _span(request)
-        job_id = check_job_id(request.job_id, "job_id") if request.job_id else ""
+        job_id = await self._known(request.job_id)
         statuses, kinds = _verdict(request.verdict)
         before = _place(request.page_token) if request.page_token else None
         query = ExecutionQuery(job_id, statuses, start, until or self._executions.now() + 1)
@@ -110,7 +112,7 @@ class ExecutionMethods:
 
     async def Audit(self, request: execution.AuditRequest) -> execution.AuditResponse:
         """Recomputes what was due and compares it with the verdicts."""
-        job_id = check_job_id(request.job_id, "job_id") if request.job_id else ""
+        job_id = await self._known(request.job_id)
         now = self._executions.now()
         until = values.instant(request.to, "to") if request.HasField("to") else now
         after = max(0, until - _AUDITED_MS)
@@ -137,6 +139,12 @@ class ExecutionMethods:
             jobs=tally.jobs,
             notes=found.notes,
         )
+
+    async def _known(self, job_id: str) -> str:
+        """The id of a job that is or was there; '' for all. Raises InvalidArgument, NotFound."""
+        if job_id:
+            await self._executions.check_job(check_job_id(job_id, "job_id"))
+        return job_id
 
 
 def _span(request: execution.ListExecutionsRequest | execution.ListVerdictsRequest) -> tuple[Instant, Instant]:

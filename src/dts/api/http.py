@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from urllib.parse import parse_qsl
 
 import grpc
@@ -195,9 +195,11 @@ async def _stream(request: web.Request, gate: Origins, method: Method, message: 
         if not response.prepared:
             raise
         body = orjson.dumps({"error": problem_of(error, method.name).body()})
-        await response.write(b"event: error\ndata: " + body + b"\n\n" if events else body + b"\n")
+        with suppress(ConnectionError):
+            await response.write(b"event: error\ndata: " + body + b"\n\n" if events else body + b"\n")
     if response.prepared:
-        await response.write_eof()
+        with suppress(ConnectionError):
+            await response.write_eof()
     return response
 
 

@@ -176,6 +176,9 @@ def _known(value: Json, descriptor: Descriptor, path: str) -> Json:
     try:
         ParseDict(value, GetMessageClass(descriptor)())  # type: ignore[arg-type]  # a time is a string
     except (ParseError, ValueError, TypeError, OverflowError, AttributeError) as error:
+        if descriptor.full_name == "google.protobuf.Timestamp":
+            read = f"{value[:40]!r}" if isinstance(value, str) else _kind(value)
+            raise InvalidArgument(path, f"{read} is no RFC 3339 time; write it as 2026-03-29T01:00:00Z") from None
         raise InvalidArgument(path, _plain(str(error))) from None
     return value
 

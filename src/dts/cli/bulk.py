@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterator
 from typing import TextIO, TypeVar
 
 import click
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.json_format import ParseDict, ParseError
 
 from dts.bounds import REQUEST_BYTES
@@ -60,9 +62,23 @@ def _requests(lines: TextIO, kind: type[Request]) -> Iterator[Request]:
         if not line.strip():
             continue
         try:
-            yield ParseDict(json.loads(line), kind())
+            parsed = json.loads(line)
+            if not isinstance(parsed, dict):
+                raise TypeError("write a JSON object")
+            _check_names(parsed, kind.DESCRIPTOR)
+            yield ParseDict(parsed, kind())
         except (ValueError, ParseError, RecursionError, AttributeError, TypeError) as error:
             raise click.UsageError(f"{name}, line {number}: {error}") from None
+
+
+def _check_names(parsed: dict[str, object], descriptor: Descriptor) -> None:
+    """Raises ValueError for a name that is no field, with the one that was meant."""
+    spelling = [field.json_name for field in descriptor.fields]
+    for name in parsed:
+        if name not in spelling and name not in descriptor.fields_by_name:
+            close = difflib.get_close_matches(name[:80], spelling, 1)
+            meant = f"did you mean {close[0]}?" if close else f"valid: {', '.join(spelling)}"
+            raise ValueError(f"{name[:80]}: there is no such field; {meant}")
 
 
 def _line(name: str, lines: TextIO, number: int) -> str:

@@ -54,7 +54,7 @@ def print_execution(shown: execution.ExecutionResponse, output: execution.GetOut
             ("ID", shown.id),
             ("Job", shown.job_id),
             ("Status", shown.status),
-            ("Why", shown.reason),
+            ("Why", shown.reason or _last_failure(shown)),
             ("Error", shown.error.strip()),
             ("Exit code", str(shown.exit_code) if shown.exit_code or shown.status == "FAILED" else ""),
             ("Result", shown.result.strip()),
@@ -80,6 +80,15 @@ def print_execution(shown: execution.ExecutionResponse, output: execution.GetOut
         print_table(["TRY", "STATUS", "TOOK", "EXIT", "WORKER", "ERROR"], rows, cuttable=["ERROR"])
     if output is not None:
         _print_tail(shown.id, output)
+
+
+def _last_failure(shown: execution.ExecutionResponse) -> str:
+    """Why an open execution is at its second attempt or a later one."""
+    if shown.status in TERMINAL or not shown.attempts:
+        return ""
+    last = shown.attempts[-1]
+    error = last.error.strip().partition("\n")[0] or (f"exit code {last.exit_code}" if last.exit_code else "")
+    return f"attempt {last.attempt} {last.status}{f': {error}' if error else ''}"
 
 
 def _print_tail(id: str, output: execution.GetOutputResponse) -> None:

@@ -19,7 +19,7 @@ from dts.config import Config, load
 from dts.wirejson import to_json
 
 DOTENV = Path(".env")
-_NO_CONNECTION = ("failed to connect to all addresses", "DNS resolution failed", "connections to all backends failing")
+_NO_CONNECTION = ("failed to connect to all addresses", "connections to all backends failing")
 
 
 def settings() -> Config:
@@ -34,6 +34,11 @@ def client() -> Iterator[DtsClient]:
         try:
             yield found
         except ApiError as error:
+            if error.code == "UNAVAILABLE" and error.message.startswith("DNS resolution failed"):
+                message = (
+                    f"no address is known for {error.address}\nIs DTS_HOST right? See what is in force with: dts config"
+                )
+                raise ApiError(error.code, message, error.address) from None
             if error.code == "UNAVAILABLE" and error.message.startswith(_NO_CONNECTION):
                 message = f"no DTS server answers at {error.address}\nIs it running? Start it with: dts up"
                 raise ApiError(error.code, message, error.address) from None

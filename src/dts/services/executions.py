@@ -102,7 +102,12 @@ class ExecutionService:
             return ended
         if live is None:
             raise NotFound("execution", str(key))
-        return live, ()
+        return live, await self._history.attempts(key)
+
+    async def check_job(self, job: str) -> None:
+        """Raises NotFound for a job that never was; a deleted one's history is still told."""
+        if job not in await self._store.get([job]):
+            raise NotFound("job", job)
 
     async def page(self, wanted: Wanted, before: Key | None, limit: int) -> Page:
         """A page, newest first by (scheduled time, job, nonce), strictly before a key."""

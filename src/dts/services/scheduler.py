@@ -353,7 +353,7 @@ class Scheduler:
             if not future.done():
                 self._answers.pop(command.id, None)
         if answer.startswith("!"):
-            raise FailedPrecondition(answer[1:])
+            raise FailedPrecondition(answer[1:].removeprefix(f"{FailedPrecondition.status} "))
         return answer
 
     def watch(self, job: str) -> AsyncIterator[Execution | Range | int]:
