@@ -291,6 +291,7 @@ def test_opening_gives_what_the_commits_add_up_to(
     play_on(kind, script)
 
 
+@pytest.mark.soak  # each example opens the shard again and again: minutes on a busy machine
 @settings(max_examples=3, deadline=None)
 @given(script=steps())
 @pytest.mark.usefixtures("servers")
