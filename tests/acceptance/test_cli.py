@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -310,3 +311,68 @@ def test_followed_output_has_its_end(server: Served) -> None:
     server.out("job", "create", "--id", "ends", "--shell", "echo a; sleep 1.0$(($$ % 10)); echo b")
     for _ in range(10):
         assert server.out("job", "run", "ends", "--follow").endswith("a\nb\n")
+
+
+# ---- what a newcomer runs into --------------------------------------------------------------------------------------
+
+
+def test_a_name_taken_for_an_id_is_pointed_at(server: Served) -> None:
+    server.out("job", "create", "--id", "b-1", "--name", "backup", "--shell", "true")
+    for command in (("job", "run"), ("job", "get"), ("job", "pause")):
+        done = server.dts(*command, "backup")
+        assert (done.returncode, done.stderr) == (
+            4,
+            "Error: job 'backup' not found; there is a job named 'backup': b-1\n",
+        )
+
+
+def test_no_job_no_history(server: Served) -> None:
+    for command in (("audit", "--job"), ("verdicts",), ("execution", "list", "--job")):
+        done = server.dts(*command, "nobody")
+        assert (done.returncode, done.stderr) == (4, "Error: job 'nobody' not found\n")
+
+
+def test_many_jobs_that_are_there_already_are_not_counted_as_created(server: Served) -> None:
+    lines = "".join(f'{{"id": "m-{number}", "tags": ["m"]}}\n' for number in range(3))
+    assert server.dts("job", "create-many", stdin=lines).stderr == "Jobs created: 3\n"
+    more = lines + '{"id": "m-3", "tags": ["m"]}\n'
+    assert server.dts("job", "create-many", stdin=more).stderr == "Jobs created: 1 (3 were there already)\n"
+    first = server.out("job", "list", "--tag", "m", "--page-size", "2", "-o", "table").splitlines()
+    assert (first[0], first[-1]) == ("Total jobs: at least 2", "Next page token: m-1")
+    whole = server.out("job", "list", "--tag", "m", "--page-size", "2", "--all", "-o", "table").splitlines()
+    assert whole[0] == "Total jobs: 4"
+    assert "Next page token" not in whole[-1]
+
+
+def test_a_misspelt_field_of_many(server: Served) -> None:
+    done = server.dts("job", "create-many", stdin='{"cronExpresion": "@every 1h"}\n')
+    assert done.returncode == 2
+    assert "line 1: cronExpresion: there is no such field; did you mean cronExpression?" in done.stderr
+
+
+def test_a_cancelled_job_is_not_run_and_no_code_is_shown(server: Served, job: str) -> None:
+    server.out("job", "cancel", job)
+    done = server.dts("job", "run", job)
+    assert done.returncode == 5
+    assert "FAILED_PRECONDITION" not in done.stderr
+
+
+def test_an_unknown_host_is_blamed_on_its_setting(server: Served) -> None:
+    elsewhere = Served({**server.env, "DTS_HOST": "nowhere.invalid"}, server.log, server.process)
+    done = elsewhere.dts("status")
+    assert done.returncode == 3
+    assert "DTS_HOST" in done.stderr
+
+
+def test_why_an_execution_is_tried_again(server: Served) -> None:
+    server.out(
+        "job", "create", "--id", "again", "--shell", "exit 7", "--retries", "1", "--retry-initial", "60s",
+        "--retry-cap", "60s",
+    )  # fmt: skip
+    id = server.out("job", "run", "again").split()[-1]
+    deadline = time.monotonic() + 10
+    while "RETRYING" not in (shown := server.out("execution", "get", id)):
+        assert time.monotonic() < deadline, shown
+    assert re.search(r"Why: +attempt 1 FAILED: .*7", shown), shown
+    assert "Earlier attempts:" in shown
+    server.out("execution", "cancel", id)

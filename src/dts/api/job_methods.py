@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import wraps
+from typing import TypeVar
+
+from google.protobuf.message import Message
 
 from dts import bounds
 from dts.api import documents, edits, tasks, values, views
 from dts.api.reading import enum_names
-from dts.errors import InvalidArgument
+from dts.errors import InvalidArgument, NotFound
 from dts.gen.job.v1 import job_pb2 as job
 from dts.model import JobState, ScheduleSpec, Status, StoredJob
 from dts.services.ids import check_job_id, check_request_id, job_id_of
@@ -17,6 +21,29 @@ from dts.services.schedules import explain
 SCANNED_JOBS = 5_000  # rows looked through for one page of a filtered list
 PREVIEWED = 5  # instants of a preview that names no count
 _DONE = frozenset({job.PAUSED, job.CANCELLED, job.COMPLETED})
+
+NAMESAKES = 20  # jobs looked at for one that has the name that was taken for an id
+
+Q = TypeVar("Q", bound=Message)
+A = TypeVar("A", bound=Message)
+
+
+def _hints_at_names(
+    method: Callable[[JobMethods, Q], Awaitable[A]],
+) -> Callable[[JobMethods, Q], Awaitable[A]]:
+    """A job that is not found may have been called by its name: the refusal then says its id."""
+
+    @wraps(method)
+    async def hinting(self: JobMethods, request: Q) -> A:
+        try:
+            return await method(self, request)
+        except NotFound as error:
+            found = await self.namesake(error.id) if error.kind == "job" else ""
+            if not found:
+                raise
+            raise NotFound(error.kind, error.id, f"there is a job named {error.id!r}: {found}") from None
+
+    return hinting
 
 
 class JobMethods:
@@ -29,25 +56,29 @@ class JobMethods:
 
     async def CreateJob(self, request: job.CreateJobRequest) -> job.CreateJobResponse:
         """Creates a job. The same id or request_id with the same content gives the first answer again."""
-        (id,) = await self._create([request])
+        (id,), _ = await self._create([request])
         return job.CreateJobResponse(job_id=id)
 
+    @_hints_at_names
     async def GetJob(self, request: job.GetJobRequest) -> job.JobResponse:
         """One job as it is now, with its next and last run."""
         return await self._job(check_job_id(request.id))
 
+    @_hints_at_names
     async def UpdateJob(self, request: job.UpdateJobRequest) -> job.JobResponse:
         """Changes a job. Empty fields are left as they are, unless the field mask names them."""
         change = self._update(request)
         settle = request.status != job.UNSPECIFIED
         return await self._shown(await self._jobs.change([change], settle=settle))
 
+    @_hints_at_names
     async def DeleteJob(self, request: job.DeleteJobRequest) -> job.DeleteJobResponse:
         """Deletes a job and ends what it has open. Its history stays."""
         change = Change(check_job_id(request.id), edits.end("delete", JobState.DELETED))
         await self._jobs.change([change], settle=True)
         return job.DeleteJobResponse(success=True)
 
+    @_hints_at_names
     async def CancelJob(self, request: job.CancelJobRequest) -> job.CancelJobResponse:
         """Cancels a job: its schedule ends, its open executions end as CANCELLED. Only a resume makes it run again."""
         id = check_job_id(request.id)
@@ -56,12 +87,14 @@ class JobMethods:
         done = "was cancelled already" if before.state is JobState.CANCELLED else "is cancelled"
         return job.CancelJobResponse(success=True, message=f"job {id} {done}")
 
+    @_hints_at_names
     async def PauseJob(self, request: job.PauseJobRequest) -> job.JobResponse:
         """Stops a job's schedule for a while. Instants of the pause become one range in the record."""
         id, revision = check_job_id(request.id), values.within(request.revision, 0, 2**63 - 1, "revision")
         change = Change(id, self._pause(request), revision)
         return await self._shown(await self._jobs.change([change], settle=True))
 
+    @_hints_at_names
     async def ResumeJob(self, request: job.ResumeJobRequest) -> job.JobResponse:
         """Ends a pause or a cancellation."""
         id, revision = check_job_id(request.id), values.within(request.revision, 0, 2**63 - 1, "revision")
@@ -69,6 +102,7 @@ class JobMethods:
             await self._jobs.change([Change(id, edits.resume(self._jobs.now()), revision)], settle=True)
         )
 
+    @_hints_at_names
     async def RunJob(self, request: job.RunJobRequest) -> job.RunJobResponse:
         """Runs a job now, beside its schedule."""
         id, request_id = check_job_id(request.id), check_request_id(request.request_id)
@@ -121,7 +155,8 @@ class JobMethods:
     async def BatchCreateJobs(self, request: job.BatchCreateJobsRequest) -> job.BatchCreateJobsResponse:
         """Creates up to 10 000 jobs, all or none."""
         _bounded(len(request.jobs), "jobs")
-        return job.BatchCreateJobsResponse(job_ids=await self._create(request.jobs))
+        ids, existing = await self._create(request.jobs)
+        return job.BatchCreateJobsResponse(job_ids=ids, existing=existing)
 
     async def BatchUpdateJobs(self, request: job.BatchUpdateJobsRequest) -> job.BatchUpdateJobsResponse:
         """Updates up to 10 000 jobs, all or none."""
@@ -154,8 +189,15 @@ class JobMethods:
 
     # ---- shared ----
 
-    async def _create(self, requests: Sequence[job.CreateJobRequest]) -> list[str]:
-        """Creates all or none; their ids in order. Those that are repeats of an earlier create are left as they are."""
+    async def namesake(self, name: str) -> str:
+        """The id of a job with this very name, '' for none."""
+        for row in await self._jobs.page("", NAMESAKES, frozenset(), name=name):
+            if job.JobResponse.FromString(row.document).name == name:
+                return row.id
+        return ""
+
+    async def _create(self, requests: Sequence[job.CreateJobRequest]) -> tuple[list[str], int]:
+        """Creates all or none; their ids in order, and how many are repeats of an earlier create, which are left as they are."""
         ids, marks = self._named(requests)
         repeats = (
             await self._jobs.repeats({ids[index]: mark for index, mark in marks.items()}) if marks else frozenset()
@@ -168,7 +210,7 @@ class JobMethods:
         except InvalidArgument as error:
             raise _in_item(error, index, len(requests)) from None
         await self._jobs.create(revisions)
-        return ids
+        return ids, len(ids) - len(revisions)
 
     def _named(self, requests: Sequence[job.CreateJobRequest]) -> tuple[list[str], dict[int, str]]:
         """Each request's id, and the fingerprints of those that may be repeats, by index."""

@@ -8,7 +8,7 @@ from dts.cli import exits, options
 from dts.cli.events import range_words
 from dts.cli.execview import took, why
 from dts.cli.options import output_option
-from dts.cli.session import client, instant_of, print_message, timestamp
+from dts.cli.session import client, instant_of, print_message, print_token, timestamp
 from dts.cli.show import moment
 from dts.cli.table import clean, print_facts, print_table
 from dts.gen.execution.v1 import execution_pb2 as execution
@@ -99,7 +99,7 @@ def verdicts(
     if not print_message(page, output):
         for each in page.verdicts:
             click.echo(_line(each))
-        click.echo(f"Next page token: {page.next_page_token}")
+        print_token(page.next_page_token, output)
     return exits.OK
 
 

@@ -31,10 +31,11 @@ def create_many(file: TextIO, output: str | None) -> int:
     """
     with client() as dts:
         ids = dts.batch_create_jobs(_requests(file, job.CreateJobRequest))
-    if not print_message(job.BatchCreateJobsResponse(job_ids=ids), output):
+    if not print_message(job.BatchCreateJobsResponse(job_ids=ids, existing=ids.existing), output):
         for each in ids:
             click.echo(each)
-        click.echo(f"Jobs created: {len(ids)}", err=True)
+        there = f" ({ids.existing} were there already)" if ids.existing else ""
+        click.echo(f"Jobs created: {len(ids) - ids.existing}{there}", err=True)
     return exits.OK
 
 

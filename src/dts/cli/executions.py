@@ -12,7 +12,7 @@ from dts.cli import exits, options
 from dts.cli.execview import TERMINAL, print_execution, print_executions, why
 from dts.cli.ids import one_id, the_id
 from dts.cli.options import output_option, watch_option
-from dts.cli.session import client, print_message, timestamp, wants_table
+from dts.cli.session import client, print_message, print_token, timestamp, wants_table
 from dts.cli.show import redraw
 from dts.cli.table import clean
 from dts.cli.tasks import TaskOptions, task_of, task_options
@@ -108,7 +108,7 @@ def _list(dts: DtsClient, request: execution.ListExecutionsRequest, everything: 
     click.echo(f"Total executions: {page.total}{' or more' if page.total_is_lower_bound else ''}")
     if page.executions:
         print_executions(page.executions)
-    click.echo(f"Next page token: {page.next_page}")
+    print_token(page.next_page, output)
 
 
 @group.command("cancel")

@@ -12,7 +12,7 @@ from dts.cli.ids import many_ids, one_id, the_id, the_ids
 from dts.cli.jobspec import ScheduleOptions, SpecOptions, schedule_options, spec_options
 from dts.cli.jobview import print_job, print_jobs, print_revisions
 from dts.cli.options import output_option, watch_option
-from dts.cli.session import client, like_the_original, print_message
+from dts.cli.session import client, like_the_original, print_message, print_token
 from dts.cli.show import caret, redraw
 from dts.cli.tasks import TaskOptions, task_of, task_options
 from dts.client import ApiError, DtsClient
@@ -169,16 +169,21 @@ def _list(dts: DtsClient, request: job.ListJobsRequest, everything: bool, output
         rest.last_id = page.next_page
         page.jobs.extend(dts.iter_jobs(rest))
         page.next_page = ""
+        page.total = max(page.total, len(page.jobs))
     if print_message(page, output):
         return
-    click.echo(f"Total jobs: {page.total}")
     if like_the_original(output):
+        click.echo(f"Total jobs: {page.total}")
         for each in page.jobs:
             print_as_the_original(each)
             click.echo("---")
-    elif page.jobs:
+        click.echo(f"Next page token: {page.next_page}")
+        return
+    narrow = request.status or request.last_status or request.tag or request.name_contains
+    click.echo(f"Total jobs: {'at least ' if narrow and page.next_page else ''}{page.total}")
+    if page.jobs:
         print_jobs(page.jobs)
-    click.echo(f"Next page token: {page.next_page}")
+    print_token(page.next_page, output)
 
 
 @group.command("update")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -19,6 +20,7 @@ from dts.config import Config, load
 from dts.wirejson import to_json
 
 DOTENV = Path(".env")
+_NO_ADDRESS = ("DNS resolution failed", "errors resolving")
 _NO_CONNECTION = ("failed to connect to all addresses", "connections to all backends failing")
 
 
@@ -34,7 +36,7 @@ def client() -> Iterator[DtsClient]:
         try:
             yield found
         except ApiError as error:
-            if error.code == "UNAVAILABLE" and error.message.startswith("DNS resolution failed"):
+            if error.code == "UNAVAILABLE" and error.message.startswith(_NO_ADDRESS):
                 message = (
                     f"no address is known for {error.address}\nIs DTS_HOST right? See what is in force with: dts config"
                 )
@@ -53,6 +55,12 @@ def print_message(message: Message, output: str | None) -> bool:
 def like_the_original(output: str | None) -> bool:
     """Whether `job get`, `job list` and `job update` print what the original did: nobody chose, and a program reads."""
     return output is None and not sys.stdout.isatty()
+
+
+def print_token(token: str, output: str | None) -> None:
+    """Where the next page begins; a person is told only if there is one, a program always finds the line."""
+    if token or like_the_original(output):
+        click.echo(f"Next page token: {token}")
 
 
 def wants_table(output: str | None) -> bool:

@@ -131,13 +131,14 @@ class AsyncDtsClient:
 
     async def batch_create_jobs(
         self, requests: Iterable[job.CreateJobRequest], *, timeout: float = TIMEOUT_S
-    ) -> list[str]:
-        """Creates any number of jobs in bulk calls, each of them all or none. Returns their ids in order."""
-        found: list[str] = []
+    ) -> base.Created:
+        """Creates any number of jobs in bulk calls, each of them all or none. Returns their ids in order, and how many are not new."""
+        found = base.Created()
         for portion in base.bulks(requests):
             request = job.BatchCreateJobsRequest(jobs=portion)
             answer = await self._call(self._jobs.BatchCreateJobs, request, timeout, self.addresses.jobs)
             found.extend(answer.job_ids)
+            found.existing += answer.existing
         return found
 
     async def batch_update_jobs(

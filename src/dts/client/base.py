@@ -65,6 +65,12 @@ class ApiError(DtsError):
         return self.code
 
 
+class Created(list[str]):
+    """Ids of jobs. `existing`: so many of them were there already, by the same create."""
+
+    existing = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Addresses:
     """`host:port` of each service's gRPC."""

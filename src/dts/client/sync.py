@@ -123,13 +123,16 @@ class DtsClient:
         """A schedule in words and its next instants, without storing it."""
         return self._call(self._jobs.PreviewSchedule, request, timeout, self.addresses.jobs)
 
-    def batch_create_jobs(self, requests: Iterable[job.CreateJobRequest], *, timeout: float = TIMEOUT_S) -> list[str]:
-        """Creates any number of jobs in bulk calls, each of them all or none. Returns their ids in order."""
-        found: list[str] = []
+    def batch_create_jobs(
+        self, requests: Iterable[job.CreateJobRequest], *, timeout: float = TIMEOUT_S
+    ) -> base.Created:
+        """Creates any number of jobs in bulk calls, each of them all or none. Returns their ids in order, and how many are not new."""
+        found = base.Created()
         for portion in base.bulks(requests):
             request = job.BatchCreateJobsRequest(jobs=portion)
             answer = self._call(self._jobs.BatchCreateJobs, request, timeout, self.addresses.jobs)
             found.extend(answer.job_ids)
+            found.existing += answer.existing
         return found
 
     def batch_update_jobs(self, requests: Iterable[job.UpdateJobRequest], *, timeout: float = TIMEOUT_S) -> list[int]:
