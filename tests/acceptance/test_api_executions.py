@@ -316,17 +316,6 @@ async def test_a_job_that_never_was_has_no_history(api: World, path: str) -> Non
     assert (await api.call("GET", path))[0] == 200
 
 
-async def test_a_client_that_leaves_a_stream_is_no_error(api: World, caplog: pytest.LogCaptureFixture) -> None:
-    for _ in range(3):
-        async with api.client.get("/v1/events") as lines:
-            assert lines.status == 200
-    await api.call("POST", "/v1/jobs", {"id": "gone"})
-    async with asyncio.timeout(5):
-        while api.scheduler._events._watchers:  # noqa: ASYNC110 - until the streams have noticed
-            await asyncio.sleep(0.01)
-    assert not [each for each in caplog.records if each.levelname == "ERROR"]
-
-
 async def test_a_time_that_is_none_says_how_to_write_one(api: World) -> None:
     status, answer = await api.call("GET", "/v1/audit?from=-1h")
     assert status == 400

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import grpc
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from dts.api.http import http_app
 from dts.api.methods import Service
@@ -26,6 +28,11 @@ def address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def _ours(record: logging.LogRecord) -> bool:
+    """Not what is no HTTP/1.1 (TLS, HTTP/2, noise): its sender is told, and the log is not his to fill."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
 class Listeners:
     """gRPC and HTTP of one process. Raises Unavailable naming the port that is taken."""
 
@@ -37,7 +44,11 @@ class Listeners:
         self._health = add_grpc_services(self.grpc, served, lambda: self._why)
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(workers, self.grpc)
         app = http_app(served, version=version, origins=origins, ready=lambda: self._why)
-        self._http = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=HTTP_CLOSE_S)
+        log = logging.getLogger("dts.http")
+        log.addFilter(_ours)
+        self._http = web.AppRunner(
+            app, access_log=None, logger=log, handle_signals=False, shutdown_timeout=HTTP_CLOSE_S
+        )
 
     async def open(self, host: str, grpc_ports: Sequence[int], http_ports: Sequence[int], socket: Path) -> None:
         """Binds all of them; the socket is this user's alone."""
