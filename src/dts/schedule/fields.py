@@ -181,6 +181,8 @@ def _question_mark(field: Field, element: str, at: int) -> Field:
 def _parse_range(kind: Kind, element: str, at: int) -> int:
     body, slash, step_text = element.partition("/")
     step = _step(kind, step_text, at + len(body) + 1) if slash else 1
+    if slash and not body:
+        raise _FieldError(at, element, "a value is missing before the step", f"*/{step}")
     if body == "*":
         return _mask(kind, kind.low, kind.high, step)
     first_text, dash, last_text = body.partition("-")

@@ -164,6 +164,12 @@ def test_refused_with_field_column_and_what_was_read(text: str, field: str, colu
     assert str(error)
 
 
+def test_a_step_of_nothing_is_a_step_of_all() -> None:
+    with pytest.raises(InvalidSchedule) as caught:
+        compile(ScheduleSpec("/5 * * * *"))
+    assert (caught.value.expected, caught.value.column) == ("*/5", 1)
+
+
 @pytest.mark.parametrize(
     ("spec", "field"),
     [
