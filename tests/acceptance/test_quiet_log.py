@@ -37,6 +37,15 @@ def test_clients_that_leave_or_speak_otherwise(tmp_path: Path) -> None:
     assert " ERROR " not in log, log
 
 
+def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
+    with served(tmp_path) as running:
+        env = {**running.env, "DTS_DATABASE": str(tmp_path / "other.db"), "HOME": str(tmp_path / "elsewhere")}
+        done = Served(env, running.log, running.process).dts("up")
+    assert done.returncode == 3
+    assert f"port {running.env['JOB_SERVICE_GRPC_PORT']} is not free" in done.stderr
+    assert "add_port" not in done.stderr
+
+
 def watched(running: Served) -> None:
     """Things happen while the streams that were left find out."""
     running.out("job", "create", "--id", "busy", "--cron", "@every 1s", "--shell", "true")

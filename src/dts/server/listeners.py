@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from socket import AF_INET, AF_INET6, create_server
 
 import grpc
 from aiohttp import web
@@ -53,6 +55,7 @@ class Listeners:
     async def open(self, host: str, grpc_ports: Sequence[int], http_ports: Sequence[int], socket: Path) -> None:
         """Binds all of them; the socket is this user's alone."""
         for port in grpc_ports:
+            _check_free(host, port)
             self._bind(address(host, port), f"port {port}")
         socket.unlink(missing_ok=True)
         mask = os.umask(stat.S_IRWXG | stat.S_IRWXO)
@@ -89,6 +92,16 @@ class Listeners:
     async def close(self, grace_s: float) -> None:
         """Nothing new over gRPC; what is under way may end within the grace time."""
         await self.grpc.stop(grace_s)
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raises Unavailable for a port that is taken: gRPC would say so as well, but also write lines of its own about it."""
+    family = AF_INET6 if ":" in host else AF_INET
+    try:
+        create_server((host, port), family=family).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise Unavailable(f"port {port} is not free: {HINT}") from error
 
 
 HINT = "another server may be running; choose other ports (dts config shows their variables)"
