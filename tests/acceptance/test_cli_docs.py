@@ -61,6 +61,8 @@ def test_what_a_page_says_to_type_works(server: Served, page: str) -> None:
         done = shell(server, PLACEHOLDER.sub(job, block))
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
+        if "dts audit" in block:
+            assert re.search(r"^Due: +[1-9]", done.stdout, re.MULTILINE), done.stdout
 
 
 def test_finding_what_failed(server: Served) -> None:
