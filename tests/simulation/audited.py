@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def audited(site: Site, book: Book, shard: Shard) -> None:
     """Raises Violation: 7 for what the record lacks, 1 for what does not add up."""
     site.history.catch_up()
+    _recorded(site, book)
     rows = site.history.rows
     complete = shard.watermark[0] if shard.watermark[1] == "~" else shard.watermark[0] - 1
     window = Window(0, complete, min(complete, run_now(rows.complete_until(0))), "r")
@@ -33,7 +34,6 @@ def audited(site: Site, book: Book, shard: Shard) -> None:
         total.add(audit_job(facts, window))
     if not total.clean:
         raise Violation(f"1: the audit finds {dict(total.kinds)}: {total.findings[:3]}")
-    _recorded(site, book)
     _agrees(site, book, total, complete)
 
 

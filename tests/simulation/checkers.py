@@ -16,7 +16,6 @@ from dts.model import (
     Commit,
     Delivery,
     Demand,
-    Effects,
     Held,
     JobState,
     Key,
@@ -196,10 +195,10 @@ class Checkers:
     def before_settle(self, owner: Owner, outcome: Outcome) -> object:
         return self._print(owner, thorough=True) if outcome is Outcome.REFUSED else None
 
-    def settled(self, owner: Owner, commit: Commit, outcome: Outcome, effects: Effects | None, before: object) -> None:
+    def settled(self, owner: Owner, commit: Commit, outcome: Outcome, before: object) -> None:
         """Of a refused commit nothing is kept; a committed one is what the ledger has."""
         if outcome is Outcome.REFUSED:
-            if effects is not None or before != self._print(owner, thorough=True):
+            if before != self._print(owner, thorough=True):
                 raise Violation(f"2: {owner} kept something of refused commit {commit.seq}")
         else:
             self.answered[owner.name] = self.made[commit.epoch, commit.seq]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
 
 from dts import bounds
 from dts.model import (
@@ -63,6 +65,7 @@ TOTALS = [
 SMALL = ("STEP_CHANGES", "STEP_JOBS_OF_GAP", "MAX_GAPS", "STEP_REPORTS")
 HEAL_MS = 3 * HOUR
 HEALED_LIMIT = 50
+KNOWN_MS = 50 * MINUTE  # a deleted job's revision is known for an hour: a repeat comes sooner
 HEAL_EVENTS = 60_000
 MOST_OWNERS = 2
 MOST_WORKERS = 3
@@ -103,7 +106,9 @@ class Generator:
             )
             for number in range(rng.randint(1, MOST_WORKERS))
         }
-        self.site = Site(world, build, self.options, kinds)
+        self.kinds = kinds
+        self.build = build
+        self.site: Site
         self.jobs = JOBS[: rng.randint(1, len(JOBS))]
         self._ids = 0
         self._down = False  # an outage: no owner is started
@@ -112,7 +117,7 @@ class Generator:
             (self.turn, 8),
             (self.command, 8),
             (self.quiet, 6),
-            (self.repeat, 1),
+            (self.repeat, 2),
             (self.kill_owner, 3),
             (self.stop_owner, 4),
             (self.outage, 1),
@@ -124,13 +129,15 @@ class Generator:
             (self.start_worker, 3),
             (self.break_stream, 4),
             (self.out_of_reach, 2),
-            (self.move_clock, 2),
+            (self.move_clock, 4),
             (self.history_down, 1),
         ]
 
     def run(self) -> None:
         """All of it. Raises Violation."""
-        with _Bounds(self.options.bounds):
+        small = [(bounds, name, value) for name, value in self.options.bounds]
+        with instead([*small, *self.build.patches]):
+            self.site = Site(self.world, self.build, self.options, self.kinds)
             self.begin()
             self.faults()
             self.heal()
@@ -244,20 +251,18 @@ class Generator:
 
     def repeat(self) -> None:
         """The feed says something twice."""
-        service = self.site.service
+        service, account = self.site.service, self.site.checkers.book.accounts
         values: list[Definition | Command] = [
             each for each in service.commands if each.id in self.site.checkers.applied
         ]
-        values += [
-            revisions[-1] for job, revisions in sorted(service.jobs.items()) if self._published(job, revisions[-1])
-        ]
+        for job, revisions in sorted(service.jobs.items()):
+            last = account[job].last
+            if last is not None and self.world.t - service.told.get(job, 0) < KNOWN_MS:
+                values += [each for each in revisions if each.revision <= last.definition.revision]
         if values:
+            self.site.checkers.seen["told twice"] += 1
             self.site.feed.again(self.rng.choice(values))
             self.site.fed()
-
-    def _published(self, job: str, definition: Definition) -> bool:
-        last = self.site.checkers.book.accounts[job].last
-        return last is not None and last.definition.revision == definition.revision
 
     # ---- owners
 
@@ -333,6 +338,7 @@ class Generator:
     def clone(self) -> None:
         """The same id once more."""
         if len(self.site.workers) <= MOST_WORKERS:
+            self.site.checkers.seen["cloned"] += 1
             self.site.start_worker(self.rng.choice(list(self.site.kinds)))
 
     def stop_worker(self) -> None:
@@ -385,6 +391,7 @@ class Generator:
         by = rng.choice([rng.randint(-1_900, 1_900), rng.randint(-MINUTE, MINUTE), rng.randint(0, 2 * HOUR)])
         self.world.note("the clock is set by", by)
         self.site.wall += by
+        self.site.checkers.seen["clock set back" if by < 0 else "clock set forward"] += 1
 
     def history_down(self) -> None:
         self.site.history.fail(self.rng.randrange(3 * MINUTE))
@@ -448,17 +455,14 @@ class Generator:
         return ", ".join(name for name, is_so in what.items() if is_so)
 
 
-class _Bounds:
-    """Some bounds made small for a run."""
-
-    def __init__(self, values: tuple[tuple[str, int], ...]) -> None:
-        self._values = values
-        self._before = [(name, getattr(bounds, name)) for name, _ in values]
-
-    def __enter__(self) -> None:
-        for name, value in self._values:
-            setattr(bounds, name, value)
-
-    def __exit__(self, *_: object) -> None:
-        for name, value in self._before:
-            setattr(bounds, name, value)
+@contextmanager
+def instead(values: Iterable[tuple[ModuleType, str, object]]) -> Iterator[None]:
+    """Names of modules that mean something else meanwhile."""
+    before = [(module, name, getattr(module, name)) for module, name, _ in values]
+    try:
+        for module, name, value in values:
+            setattr(module, name, value)
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)

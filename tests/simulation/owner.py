@@ -72,6 +72,7 @@ class Owner(Process):
         desk = self.core.desks[SHARD]
         self.told = desk.shard.applied
         self._buried.clear()
+        self.site.checkers.seen["taken over with work"] += bool(desk.shard.placed)
         self.site.checkers.adopted(self)
         self.later(self.world.delay(), self.feed)
         self.later(self.world.delay(), self.look)
@@ -175,9 +176,11 @@ class Owner(Process):
         checkers = self.site.checkers
         before = checkers.before_settle(self, outcome)
         effects = self.core.settle(commit, outcome, self.now())
-        checkers.settled(self, commit, outcome, effects, before)
+        checkers.settled(self, commit, outcome, before)
+        checkers.seen["refused"] += outcome is Outcome.REFUSED
         if effects is not None:
             self._act(commit, effects)
+        if outcome is Outcome.COMMITTED:
             self._shorten()
         self.news()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import NamedTuple
 
 from dts.core.instance import Instance
@@ -33,6 +34,7 @@ class Build:
     ledger: Callable[[Site], Ledger] = Ledger
     history: Callable[[Site], History] = History
     service: Callable[[Site], JobService] = JobService
+    patches: tuple[tuple[ModuleType, str, object], ...] = ()  # names of modules that mean something else meanwhile
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,7 @@ class JobService:
         self.jobs: dict[str, list[Definition]] = {}  # the book of record
         self.acknowledged: list[Definition] = []
         self.commands: list[Command] = []
+        self.told: dict[str, int] = {}  # when a job's last revision was published
         self._site = site
         self._intents: list[Definition] = []
 
@@ -125,8 +126,12 @@ class JobService:
 
     def publish(self, definition: Definition) -> None:
         self.sweep(definition.job)  # order within a job is kept
-        self._site.feed.put(definition)
+        self._put(definition)
         self._site.fed()
+
+    def _put(self, definition: Definition) -> None:
+        self.told[definition.job] = self._site.world.t
+        self._site.feed.put(definition)
 
     def acknowledge(self, definition: Definition) -> None:
         self.acknowledged.append(definition)
@@ -136,7 +141,7 @@ class JobService:
         mine = [each for each in self._intents if not job or each.job == job]
         self._intents = [each for each in self._intents if each not in mine]
         for each in mine:
-            self._site.feed.put(each)
+            self._put(each)
         self._site.fed()
 
     def command(self, command: Command) -> None:
