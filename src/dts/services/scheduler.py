@@ -197,6 +197,7 @@ class Scheduler:
     # --- commits and what follows
 
     async def _commit(self, commit: Commit) -> None:
+        desk = self.core.desks.get(commit.shard)
         try:
             outcome = await self._ledger.commit(commit)
             if outcome is Outcome.UNKNOWN:
@@ -206,8 +207,8 @@ class Scheduler:
             await self._lost(commit.shard)
             self._news.set()
             return
-        if commit.shard not in self.core.desks:
-            return
+        if self.core.desks.get(commit.shard) is not desk:
+            return  # dropped meanwhile, and perhaps taken over anew: this commit is folded there or was refused
         effects = self.core.settle(commit, outcome, self.clock.now())
         if effects is not None:
             self._act(commit, effects)
