@@ -84,9 +84,10 @@ async def test_the_log_is_cut_to_its_last_snapshot(monkeypatch: pytest.MonkeyPat
         if store.ledger.wants_snapshot(0):
             await store.ledger.snapshot([commit(epoch, seq - 1), commit(epoch, seq)])
             snapshots += 1
-        found = await asyncio.to_thread(log_of, settings)
-        longest = max(longest, found.tail + found.snapshot)
-        done = found.seq
+        if seq % 10 == 0:
+            found = await asyncio.to_thread(log_of, settings)
+            longest = max(longest, found.tail + found.snapshot)
+            done = found.seq
     assert (done, epoch) == (60, 1)
     assert snapshots >= 2
     assert longest < 8_000

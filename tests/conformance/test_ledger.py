@@ -292,7 +292,7 @@ def test_opening_gives_what_the_commits_add_up_to(
 
 
 @pytest.mark.soak  # each example opens the shard again and again: minutes on a busy machine
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(script=steps())
 @pytest.mark.usefixtures("servers")
 def test_opening_gives_what_the_commits_add_up_to_on_kafka(

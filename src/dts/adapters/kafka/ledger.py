@@ -50,8 +50,14 @@ class Owner:
 
     def take_over(self, least: int) -> list[Commit]:
         """Fences the former owner and folds. The new epoch is above `least`."""
+        begun = time.monotonic()
         self.transactions.initialise()
+        fenced = time.monotonic()
         found = fold(self._settings, self._shard)
+        took = fenced - begun, time.monotonic() - fenced
+        logger.info(
+            "shard %d: fenced in %.3f s, %d commits read in %.3f s", self._shard, took[0], len(found.commits), took[1]
+        )
         self.epoch, self.seq = max(found.epoch, least) + 1, found.seq
         self._sizes = found._replace(commits=[])
         return found.commits
@@ -79,8 +85,8 @@ class Owner:
         least = s.SNAPSHOT_FACTOR * max(sizes.snapshot, s.SNAPSHOT_LEAST_BYTES)
         return sizes.tail > least or sizes.last - sizes.since > s.SNAPSHOT_AGE_MS
 
-    def snapshot(self, commits: Sequence[Commit]) -> None:
-        """Writes the whole state in one transaction, then trims the log before it. Refused: the log stays longer."""
+    def snapshot(self, commits: Sequence[Commit]) -> int:
+        """Writes the whole state in one transaction. The offset of its first record; -1: refused, the log stays longer."""
         if commits[-1].seq != self.seq:
             raise Bug(f"a snapshot of commit {commits[-1].seq} of shard {self._shard}, after {self.seq}")
         records: list[bytes] = []
@@ -94,11 +100,11 @@ class Owner:
             outcome = self.transactions.resolve()
         if outcome is Outcome.REFUSED:
             self._sizes = self._sizes._replace(tail=0)  # asked for again when the log has grown as much once more
-            return
+            return -1
         reports = self.transactions.reports
         self._sizes = self._sizes._replace(snapshot=size, tail=0, since=reports.at, last=reports.at)
         logger.info("shard %d: snapshot of commit %d, %d bytes", self._shard, self.seq, size)
-        self._trim(reports.first)
+        return reports.first
 
     def _done(self, outcome: Outcome) -> Outcome:
         if outcome is Outcome.COMMITTED:
@@ -106,17 +112,6 @@ class Owner:
             at = self.transactions.reports.at
             self._sizes = self._sizes._replace(tail=self._sizes.tail + size, last=at, since=self._sizes.since or at)
         return outcome
-
-    def _trim(self, first: int) -> None:
-        """Deletes what lies before the snapshot's first part. Not done: the next snapshot does it."""
-        if first < 0:
-            return
-        place = TopicPartition(self._settings.topics.log, self._shard, first)
-        admin = AdminClient(self._settings.common())  # must live until it has answered
-        try:
-            admin.delete_records([place], request_timeout=s.REQUEST_WAIT_S)[place].result()
-        except KafkaException as error:
-            logger.warning("shard %d: the log was not trimmed: %s", self._shard, error.args[0].str())
 
 
 def _records(commit: Commit, whole: bytes, piece: int = 0, pieces: int = 0) -> Iterator[bytes]:
@@ -193,7 +188,9 @@ class KafkaLedger:
         """See ports.Ledger."""
         owner = self._owner(commits[-1])
         async with self._lock(commits[-1].shard):
-            await self._thread(_under, owner, lambda: owner.snapshot(commits))
+            first = await self._thread(_under, owner, lambda: owner.snapshot(commits))
+        if first >= 0:  # beside the next commits: it is acknowledged, whoever owns the shard now
+            await self._thread(self._trim, commits[-1].shard, first)
 
     async def close(self) -> None:
         """Lets all shards go, after what is under way."""
@@ -201,6 +198,15 @@ class KafkaLedger:
         for shard in list(self._owners):
             async with self._lock(shard):
                 await self._let_go(shard)
+
+    def _trim(self, shard: ShardId, first: int) -> None:
+        """Deletes what lies before a snapshot's first record. Not done: the next snapshot does it."""
+        place = TopicPartition(self._settings.topics.log, shard, first)
+        admin = AdminClient(self._settings.common())  # must live until it has answered
+        try:
+            admin.delete_records([place], request_timeout=s.REQUEST_WAIT_S)[place].result()
+        except KafkaException as error:
+            logger.warning("shard %d: the log was not trimmed: %s", shard, error.args[0].str())
 
     async def _taken(self, shard: ShardId) -> tuple[Owner, list[Commit]]:
         while True:
@@ -211,14 +217,12 @@ class KafkaLedger:
                 await asyncio.sleep(OPEN_PAUSE_S)
 
     def _take_over(self, shard: ShardId) -> tuple[Owner, list[Commit]]:
-        begun = time.monotonic()
         owner = Owner(self._settings, shard, self.probe)
         try:
             commits = owner.take_over(self._epochs.get(shard, 0))
         except Exception:
             owner.transactions.close()
             raise
-        logger.info("shard %d: %d commits read in %.3f s", shard, len(commits), time.monotonic() - begun)
         return owner, commits
 
     async def _let_go(self, shard: ShardId) -> None:

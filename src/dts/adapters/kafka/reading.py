@@ -15,8 +15,9 @@ from dts.errors import Unavailable
 T = TypeVar("T")
 
 
-def reader(settings: KafkaSettings, *, eof: bool = False) -> Consumer:
-    """Reads what is committed; an offset that is gone is an error, never a jump. `eof`: tells when a partition is read up."""
+def reader(settings: KafkaSettings, *, eof: bool = False, committed: bool = True) -> Consumer:
+    """An offset that is gone is an error, never a jump. `eof`: tells when a partition is read up. `committed` False: sees
+    what is undecided, too."""
     return Consumer(
         {
             **settings.common(),
@@ -25,7 +26,7 @@ def reader(settings: KafkaSettings, *, eof: bool = False) -> Consumer:
             "enable.auto.offset.store": False,
             "enable.partition.eof": eof,
             "auto.offset.reset": "error",
-            "isolation.level": "read_committed",
+            "isolation.level": "read_committed" if committed else "read_uncommitted",
             "fetch.wait.max.ms": 10 if eof else 100,  # how late the end is told
             "fetch.error.backoff.ms": 50,
             "queued.max.messages.kbytes": 16_384,  # a partition
