@@ -5,9 +5,12 @@ Whatever happens, the log holds each commit once, in order, from the owner of it
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
-from dts.adapters.kafka.ledger import Owner
+from dts.adapters.commitcodec import commit_out
+from dts.adapters.kafka.ledger import Owner, _records
 from dts.adapters.kafka.settings import KafkaSettings
 from dts.adapters.kafka.topics import prepare
 from dts.adapters.kafka.transactions import Transactions, no_probe
@@ -141,3 +144,19 @@ def test_the_second_commit_of_a_number_is_refused_before_it_is_written(settings:
         with pytest.raises(Bug):
             owner.commit(commit(owner.epoch, seq))
     assert order(settings) == [(1, 1)]
+
+
+def test_a_fold_waits_until_nothing_in_the_log_is_undecided(settings: KafkaSettings) -> None:
+    """What is committed after the fold would be missing from it, whoever wrote it."""
+    stranger = Transactions(settings._replace(cluster=f"{settings.cluster}-x"), 0)
+    stranger.initialise()
+    whole = commit_out(commit(1, 1))
+    stranger.producer.begin_transaction()
+    stranger.producer.produce(settings.topics.log, next(_records(commit(1, 1), whole)), partition=0)
+    assert stranger.producer.flush(30) == 0
+    with ThreadPoolExecutor(1) as pool:
+        folding = pool.submit(log_of, settings)
+        with pytest.raises(TimeoutError):
+            folding.result(0.5)
+        stranger.producer.commit_transaction(30)
+        assert [each.seq for each in folding.result(30).commits] == [1]
