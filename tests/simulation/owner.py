@@ -6,7 +6,7 @@ the ledger is asked, after it answered and before settle, after settle and befor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from dts.core.instance import Desk
@@ -43,7 +43,7 @@ class Owner(Process):
         self.streams: dict[Session, Stream] = {}
         self.told: Position = (0, 0)
         self.losses = 0
-        self.epoch = 0
+        self._opening = False
         self._moved = 0
         self._serial = 0  # of the present plan to wake
         self._pumping = False
@@ -59,15 +59,24 @@ class Owner(Process):
     # ---- ownership
 
     def boot(self) -> None:
+        """The group gives it the shard."""
         self.later(self.world.delay(), self._open)
 
+    def dropped(self) -> None:
+        """The group takes the shard away."""
+        self.world.note(self, "drops the shard")
+        self.core.drop(SHARD)
+
     def _open(self) -> None:
+        if self._opening or self.desk is not None:
+            return
+        self._opening = True
         epoch, commits = self.site.ledger.take(SHARD)
-        self.epoch = epoch
         self.world.note(self, "opens", epoch, len(commits))
         self.later(self.world.delay(), lambda: self._adopt(epoch, commits))
 
     def _adopt(self, epoch: int, commits: list[Commit]) -> None:
+        self._opening = False
         self.core.adopt(SHARD, epoch, commits, self.now())
         desk = self.core.desks[SHARD]
         self.told = desk.shard.applied
@@ -121,7 +130,7 @@ class Owner(Process):
         checkers.stepped(self, before, commits)
         for commit in commits:
             self.world.note(self, "decides", commit.epoch, commit.seq, len(commit.blocks), commit.watermark)
-            self.later(self.world.delay(), lambda commit=commit: self._send(commit))  # type: ignore[misc]
+            self._commit(commit, self.core.desks[SHARD])
         at = self.core.wake_at(hold=self.clock.holding)
         spins = not commits and at is not None and at <= now
         self._spins = self._spins + 1 if spins else 0
@@ -143,34 +152,41 @@ class Owner(Process):
 
     # ---- commits and what follows
 
-    def _send(self, commit: Commit) -> None:
-        self.world.after(self.world.delay(), lambda: self._at_ledger(commit))
+    def _commit(self, commit: Commit, desk: Desk) -> None:
+        """On its way, and the answer; of a former ownership nobody wants to know it any more."""
 
-    def _at_ledger(self, commit: Commit) -> None:
-        """At the ledger, whatever has become of this process."""
+        def at_ledger() -> None:
+            """Whatever has become of this process."""
+            outcome = self._ask(commit, self.site.ledger.decide)
+            self.later(self.world.delay(), lambda: answered(outcome))
+
+        def resolve() -> None:
+            if self.desk is desk:
+                self.site.checkers.undecided(self)
+            outcome = self._ask(commit, self.site.ledger.settle)
+            self.later(self.world.delay(), lambda: answered(outcome))
+
+        def answered(outcome: Outcome | None) -> None:
+            if self.desk is not desk:
+                return
+            if outcome is None:
+                self.lost()
+            elif outcome is Outcome.UNKNOWN:
+                self.site.checkers.seen["unknown"] += 1
+                self.core.settle(commit, outcome, self.now())
+                self.later(self.world.delay(), resolve)
+            else:
+                self._settle(commit, outcome)
+
+        self.later(self.world.delay(), lambda: self.world.after(self.world.delay(), at_ledger))
+
+    @staticmethod
+    def _ask(commit: Commit, what: Callable[[Commit], Outcome]) -> Outcome | None:
+        """None: fenced."""
         try:
-            outcome: Outcome | None = self.site.ledger.decide(commit)
+            return what(commit)
         except OwnershipLost:
-            outcome = None
-        self.later(self.world.delay(), lambda: self._answered(commit, outcome))
-
-    def _answered(self, commit: Commit, outcome: Outcome | None) -> None:
-        if outcome is None:
-            self.lost()
-        elif outcome is Outcome.UNKNOWN:
-            self.site.checkers.seen["unknown"] += 1
-            self.core.settle(commit, outcome, self.now())
-            self.later(self.world.delay(), lambda: self._resolve(commit))
-        else:
-            self._settle(commit, outcome)
-
-    def _resolve(self, commit: Commit) -> None:
-        self.site.checkers.undecided(self)
-        try:
-            outcome: Outcome | None = self.site.ledger.settle(commit)
-        except OwnershipLost:
-            outcome = None
-        self.later(self.world.delay(), lambda: self._answered(commit, outcome))
+            return None
 
     def _settle(self, commit: Commit, outcome: Outcome) -> None:
         checkers = self.site.checkers
