@@ -173,7 +173,7 @@ class Instance:
             desk.adopted += by
             desk.committed += by
             desk.drafted += by
-            desk.not_before = 0
+            desk.not_before += by if desk.not_before else 0
             for seen in desk.seen.values():
                 seen.answered += by
                 seen.heard += by

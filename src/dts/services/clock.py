@@ -20,20 +20,24 @@ def boottime_ns() -> int:
 
 
 class Clock:
-    """`now()` in ms; `holding` while the wall clock is in doubt; `moved` ms that an accepted jump shifted `now` by."""
+    """`now()` in ms; `holding` while the wall clock is in doubt; `moved`: by how many ms `now` was set so far."""
 
     def __init__(self, wall: Nanoseconds = time.time_ns, steady: Nanoseconds = boottime_ns) -> None:
         self._wall = wall
         self._steady = steady
-        self._offset = wall() - steady()  # ns between the two
+        self._first = self._offset = wall() - steady()  # ns between the two
         self._doubt: int | None = None  # steady ns since when they disagree
-        self.moved = 0
         self.note = ""
 
     @property
     def holding(self) -> bool:
         """The watermark should stay where it is."""
         return self._doubt is not None
+
+    @property
+    def moved(self) -> int:
+        """Ms that `now` differs by from time elapsed since the start: corrections followed and jumps believed."""
+        return (self._offset - self._first) // 1_000_000
 
     def now_ns(self) -> int:
         """Ns since 1970 as far as this process believes. Small corrections of the wall clock are followed."""
@@ -47,7 +51,6 @@ class Clock:
             self._doubt = steady
             self.note = f"the wall clock jumped by {apart / 1e9:+.1f} s: nothing fires until it is believed"
         elif steady - self._doubt >= bounds.CLOCK_HOLD_MS * 1_000_000:
-            self.moved += apart // 1_000_000
             self._offset, self._doubt = offset, None
             self.note = f"the wall clock jumped by {apart / 1e9:+.1f} s and stayed there: it is believed now"
         return steady + self._offset

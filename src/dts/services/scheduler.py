@@ -100,14 +100,19 @@ class Scheduler:
         self._news.set()
 
     def _step(self) -> None:
-        now = self.clock.now()
-        if self.clock.moved != self._moved:
-            self.core.clock_moved(self.clock.moved - self._moved)
-            self._moved = self.clock.moved
+        now = self._now()
         if self._stopping:
             return
         for commit in self.core.step(now, hold=self.clock.holding):
             self._spawn(self._commit(commit))
+
+    def _now(self) -> Instant:
+        """The clock's; when it was set, what the core measures in elapsed time moves along first."""
+        now = self.clock.now()
+        if (moved := self.clock.moved) != self._moved:
+            self.core.clock_moved(moved - self._moved)
+            self._moved = moved
+        return now
 
     async def _wait(self) -> None:
         """Until news, or until something is due."""
@@ -159,7 +164,7 @@ class Scheduler:
     async def _take_over(self, shard: ShardId) -> None:
         epoch, stored = await self._ledger.open(shard)
         commits = [commit async for commit in stored]
-        self.core.adopt(shard, epoch, commits, self.clock.now())
+        self.core.adopt(shard, epoch, commits, self._now())
         desk = self.core.desks[shard]
         log.info(
             "shard %d: epoch %d, %d jobs, %d open", shard, epoch, len(desk.shard.definitions), len(desk.shard.open)
@@ -201,7 +206,7 @@ class Scheduler:
         try:
             outcome = await self._ledger.commit(commit)
             if outcome is Outcome.UNKNOWN:
-                self.core.settle(commit, outcome, self.clock.now())
+                self.core.settle(commit, outcome, self._now())
                 outcome = await self._ledger.resolve(commit)
         except OwnershipLost:
             await self._lost(commit.shard)
@@ -209,7 +214,7 @@ class Scheduler:
             return
         if self.core.desks.get(commit.shard) is not desk:
             return  # dropped meanwhile, and perhaps taken over anew: this commit is folded there or was refused
-        effects = self.core.settle(commit, outcome, self.clock.now())
+        effects = self.core.settle(commit, outcome, self._now())
         if effects is not None:
             self._act(commit, effects)
         self._room.set()
@@ -264,7 +269,7 @@ class Scheduler:
 
     async def report(self, shard: ShardId, report: Report) -> None:
         """A worker's report."""
-        while not self.core.receive_report(shard, report, self.clock.now()):
+        while not self.core.receive_report(shard, report, self._now()):
             await self._inbox_room()
         self._news.set()
 
