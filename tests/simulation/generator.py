@@ -7,69 +7,28 @@ from contextlib import contextmanager
 from types import ModuleType
 
 from dts import bounds
-from dts.model import (
-    Cancel,
-    Command,
-    Definition,
-    Delivery,
-    Demand,
-    JobState,
-    Misfire,
-    Policies,
-    Retry,
-    Run,
-    ScheduleSpec,
-)
+from dts.model import Demand
 from tests.simulation.book import Violation
 from tests.simulation.owner import Owner
+from tests.simulation.people import People
 from tests.simulation.site import Build, Kind, Options, Site
 from tests.simulation.workers import Worker
-from tests.simulation.world import T0, World
+from tests.simulation.world import World
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE
-JOBS = ("a", "b", "c", "d", "e", "f", "g", "h")
-SCHEDULES = [
-    (ScheduleSpec("@every 5s"),),
-    (ScheduleSpec("@every 10s"),),
-    (ScheduleSpec("@every 20s"),),
-    (ScheduleSpec("@every 45s"),),
-    (ScheduleSpec("*/2 * * * *"),),
-    (ScheduleSpec("*/5 * * * *"), ScheduleSpec("@every 120s")),
-    (ScheduleSpec("30 2 * * *", "Europe/Paris"),),
-    (ScheduleSpec("@every 1m", start=T0 + 5_000, end=T0 + 10 * MINUTE),),
-    (),
-]
-POLICIES = [
-    Policies(),
-    Policies(misfire=Misfire.SKIP, max_retries=1),
-    Policies(misfire=Misfire.RUN_ALL, misfire_limit=5, max_retries=2),
-    Policies(delivery=Delivery.AT_MOST_ONCE, misfire=Misfire.RUN_ALL, misfire_limit=0),
-    Policies(delivery=Delivery.AT_MOST_ONCE),
-    Policies(misfire=Misfire.RUN_ALL, misfire_limit=30, late_window=10 * MINUTE),
-    Policies(grace=10 * MINUTE, max_retries=3, retry_initial=5_000, retry_cap=MINUTE),
-]
-DEMANDS = [
-    Demand(),
-    Demand(),
-    Demand(priority=1),
-    Demand(cpu=400),
-    Demand(cpu=700, custom=(("gpu", 1),)),
-    Demand(slots=2),
-]
 TOTALS = [
     Demand(cpu=1_000, slots=3, custom=(("gpu", 1),)),
     Demand(cpu=800, slots=2, custom=(("gpu", 1),)),
     Demand(cpu=2_000, slots=5, custom=(("gpu", 2),)),
 ]
+MOODS = (0, 1, 1, 4)  # how much more often something happens in one world
 SMALL = ("STEP_CHANGES", "STEP_JOBS_OF_GAP", "MAX_GAPS", "STEP_REPORTS")
 HEAL_MS = 3 * HOUR
 HEALED_LIMIT = 50
-KNOWN_MS = 50 * MINUTE  # a deleted job's revision is known for an hour: a repeat comes sooner
 HEAL_EVENTS = 60_000
 MOST_OWNERS = 2
 MOST_WORKERS = 3
-COMMAND_EXPIRY_MS = MINUTE
 
 
 def options(world: World) -> Options:
@@ -109,16 +68,17 @@ class Generator:
         self.kinds = kinds
         self.build = build
         self.site: Site
-        self.jobs = JOBS[: rng.randint(1, len(JOBS))]
-        self.skew = rng.choice([0, 0, rng.randint(-2_000, 2_000)])
-        self._ids = 0
+        self.people: People
         self._down = False  # an outage: no owner is started
-        self._acts: list[tuple[Callable[[], None], int]] = [
-            (self.put, 10),
-            (self.turn, 8),
-            (self.command, 8),
+
+    def _acts(self) -> list[tuple[Callable[[], None], int]]:
+        """What may happen, and how often."""
+        return [
+            (self.people.put, 10),
+            (self.people.turn, 8),
+            (self.people.command, 8),
+            (self.people.repeat, 2),
             (self.quiet, 6),
-            (self.repeat, 2),
             (self.kill_owner, 3),
             (self.stop_owner, 4),
             (self.outage, 1),
@@ -130,7 +90,7 @@ class Generator:
             (self.leave, 2),
             (self.start_worker, 3),
             (self.break_stream, 4),
-            (self.out_of_reach, 2),
+            (self.out_of_reach, 3),
             (self.move_clock, 4),
             (self.history_down, 1),
         ]
@@ -140,6 +100,7 @@ class Generator:
         small = [(bounds, name, value) for name, value in self.options.bounds]
         with instead([*small, *self.build.patches]):
             self.site = Site(self.world, self.build, self.options, self.kinds)
+            self.people = People(self.site)
             self.begin()
             self.faults()
             self.heal()
@@ -149,11 +110,14 @@ class Generator:
         for id in self.site.kinds:
             self.site.start_worker(id)
         for _ in range(self.rng.randint(2, 5)):
-            self.put()
+            self.people.put()
 
     def faults(self) -> None:
-        acts = [act for act, _ in self._acts]
-        weights = [weight for _, weight in self._acts]
+        """In each world some things happen more often than in others, and some not at all."""
+        acts = [act for act, _ in self._acts()]
+        weights = [weight * self.rng.choice(MOODS) for _, weight in self._acts()]
+        if not any(weights):
+            weights = [1] * len(acts)
         for act in self.rng.choices(acts, weights, k=self.options.actions):
             self.world.run_until(self.world.t + self._gap())
             self.world.note("---", act.__name__)
@@ -167,105 +131,6 @@ class Generator:
         if draw < 0.75:
             return int((draw - 0.35) * 10_000)
         return int((draw - 0.75) * 100_000)
-
-    # ---- people
-
-    def put(self) -> None:
-        """Creates, edits, or creates anew what was deleted."""
-        rng = self.rng
-        state = rng.choice([JobState.ACTIVE] * 6 + [JobState.PAUSED])
-        until = (
-            T0 + self._wall() + rng.randrange(1, 5 * MINUTE)
-            if state is JobState.PAUSED and rng.random() < 0.6
-            else None
-        )
-        self._publish(
-            Definition(
-                rng.choice(self.jobs),
-                0,
-                0,
-                state,
-                until,
-                rng.choice(SCHEDULES),
-                rng.choice(DEMANDS),
-                rng.choice(POLICIES),
-                b"",
-            )
-        )
-
-    def turn(self) -> None:
-        """Pauses, resumes, cancels or deletes."""
-        rng, job = self.rng, self.rng.choice(self.jobs)
-        last = self.site.service.last(job)
-        if last is None or not self.site.service.exists(job):
-            return
-        state = rng.choice([JobState.PAUSED, JobState.ACTIVE, JobState.ACTIVE, JobState.CANCELLED, JobState.DELETED])
-        until = (
-            T0 + self._wall() + rng.randrange(1, 5 * MINUTE)
-            if state is JobState.PAUSED and rng.random() < 0.6
-            else None
-        )
-        self._publish(last._replace(state=state, until=until))
-
-    def _wall(self) -> int:
-        """What the job service's clock shows, after T0: it is not the owner's."""
-        return self.world.t + self.site.wall + self.skew
-
-    def _publish(self, definition: Definition) -> None:
-        last = self.site.service.last(definition.job)
-        since = T0 + self._wall()
-        revision = 1
-        if last is not None:
-            revision, since = last.revision + 1, max(since, last.since)
-        body = self.site.body(definition.job, revision)
-        definition = definition._replace(revision=revision, since=since, body=body)
-        dies = self.rng.random() < 0.1
-        self.site.service.change(definition, dies=dies)
-        if dies:
-            self.world.after(self.rng.randrange(2 * MINUTE), self.site.service.sweep)
-
-    def command(self) -> None:
-        """Run now, cancel or retry."""
-        rng = self.rng
-        jobs = [job for job in self.jobs if self.site.service.exists(job)]
-        if not jobs:
-            return
-        self._ids += 1
-        id_, now = self._ids.to_bytes(4, "big") + bytes(12), T0 + self._wall()
-        expires = now + COMMAND_EXPIRY_MS
-        keys = sorted(key for key in self.site.checkers.book.status if self.site.service.exists(key.job))[-40:]
-        kind = rng.choice(["run", "cancel", "retry"])
-        command: Command
-        if kind == "run" or not keys:
-            job = rng.choice(jobs)
-            command = Run(id_, job, now, expires, self._needs(job), rng.choice([b"", b"", b"changed"]))
-        elif kind == "cancel":
-            command = Cancel(id_, rng.choice(keys), now, expires)
-        else:
-            key = rng.choice(keys)
-            command = Retry(id_, key, now, expires, self._needs(key.job))
-        self.site.service.command(command)
-
-    def _needs(self, job: str) -> int:
-        """The revision that a command waits for: sometimes one that will not come."""
-        last = self.site.service.last(job)
-        assert last is not None
-        return last.revision + (self.rng.random() < 0.05)
-
-    def repeat(self) -> None:
-        """The feed says something twice."""
-        service, account = self.site.service, self.site.checkers.book.accounts
-        values: list[Definition | Command] = [
-            each for each in service.commands if each.id in self.site.checkers.applied
-        ]
-        for job, revisions in sorted(service.jobs.items()):
-            last = account[job].last
-            if last is not None and self.world.t - service.told.get(job, 0) < KNOWN_MS:
-                values += [each for each in revisions if each.revision <= last.definition.revision]
-        if values:
-            self.site.checkers.seen["told twice"] += 1
-            self.site.feed.again(self.rng.choice(values))
-            self.site.fed()
 
     # ---- owners
 
@@ -325,7 +190,7 @@ class Generator:
             owner.kill()
         for _ in range(self.rng.randint(1, 3)):
             self.world.run_until(self.world.t + self.rng.randrange(self.rng.choice([MINUTE, 20 * MINUTE, 2 * HOUR])))
-            self.rng.choice([self.put, self.turn, self.command])()
+            self.rng.choice([self.people.put, self.people.turn, self.people.command])()
         self._down = False
         self.world.after(self.rng.randrange(1_000), self._ensure_owner)
 

@@ -1,0 +1,164 @@
+"""What people do: they create, edit, pause, resume, cancel, delete and re-create jobs, and run, cancel and retry executions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dts.model import (
+    Cancel,
+    Command,
+    Definition,
+    Delivery,
+    Demand,
+    Instant,
+    JobState,
+    Misfire,
+    Policies,
+    Retry,
+    Run,
+    ScheduleSpec,
+)
+from tests.simulation.world import T0
+
+if TYPE_CHECKING:
+    from tests.simulation.site import Site
+
+MINUTE = 60_000
+KNOWN_MS = 50 * MINUTE  # a deleted job's revision is known for an hour: a repeat comes sooner
+COMMAND_EXPIRY_MS = MINUTE
+JOBS = ("a", "b", "c", "d", "e", "f", "g", "h")
+SCHEDULES = [
+    (ScheduleSpec("@every 5s"),),
+    (ScheduleSpec("@every 10s"),),
+    (ScheduleSpec("@every 20s"),),
+    (ScheduleSpec("@every 45s"),),
+    (ScheduleSpec("*/2 * * * *"),),
+    (ScheduleSpec("*/5 * * * *"), ScheduleSpec("@every 120s")),
+    (ScheduleSpec("30 2 * * *", "Europe/Paris"),),
+    (ScheduleSpec("@every 1m", start=T0 + 5_000, end=T0 + 10 * MINUTE),),
+    (),
+]
+POLICIES = [
+    Policies(),
+    Policies(misfire=Misfire.SKIP, max_retries=1),
+    Policies(misfire=Misfire.RUN_ALL, misfire_limit=5, max_retries=2),
+    Policies(delivery=Delivery.AT_MOST_ONCE, misfire=Misfire.RUN_ALL, misfire_limit=0),
+    Policies(delivery=Delivery.AT_MOST_ONCE),
+    Policies(misfire=Misfire.RUN_ALL, misfire_limit=30, late_window=10 * MINUTE),
+    Policies(grace=10 * MINUTE, max_retries=3, retry_initial=5_000, retry_cap=MINUTE),
+]
+DEMANDS = [
+    Demand(),
+    Demand(),
+    Demand(priority=1),
+    Demand(cpu=400),
+    Demand(cpu=700, custom=(("gpu", 1),)),
+    Demand(slots=2),
+]
+
+
+class People:
+    """They talk to the job service, whose clock is its own."""
+
+    def __init__(self, site: Site) -> None:
+        rng = site.world.rng
+        self._site = site
+        self._rng = rng
+        self._jobs = JOBS[: rng.randint(1, len(JOBS))]
+        self._skew = rng.choice([0, 0, rng.randint(-2_000, 2_000)])
+        self._ids = 0
+
+    def put(self) -> None:
+        """Creates, edits, or creates anew what was deleted."""
+        rng = self._rng
+        state = rng.choice([JobState.ACTIVE] * 6 + [JobState.PAUSED])
+        until = self._until(state)
+        self._publish(
+            Definition(
+                rng.choice(self._jobs),
+                0,
+                0,
+                state,
+                until,
+                rng.choice(SCHEDULES),
+                rng.choice(DEMANDS),
+                rng.choice(POLICIES),
+                b"",
+            )
+        )
+
+    def turn(self) -> None:
+        """Pauses, resumes, cancels or deletes."""
+        rng, job = self._rng, self._rng.choice(self._jobs)
+        last = self._site.service.last(job)
+        if last is None or not self._site.service.exists(job):
+            return
+        state = rng.choice([JobState.PAUSED, JobState.ACTIVE, JobState.ACTIVE, JobState.CANCELLED, JobState.DELETED])
+        until = self._until(state)
+        self._publish(last._replace(state=state, until=until))
+
+    def _wall(self) -> int:
+        """What the job service's clock shows, after T0: it is not the owner's."""
+        return self._site.world.t + self._site.wall + self._skew
+
+    def _publish(self, definition: Definition) -> None:
+        last = self._site.service.last(definition.job)
+        since = T0 + self._wall()
+        revision = 1
+        if last is not None:
+            revision, since = last.revision + 1, max(since, last.since)
+        body = self._site.body(definition.job, revision)
+        definition = definition._replace(revision=revision, since=since, body=body)
+        dies = self._rng.random() < 0.1
+        self._site.service.change(definition, dies=dies)
+        if dies:
+            self._site.world.after(self._rng.randrange(2 * MINUTE), self._site.service.sweep)
+
+    def command(self) -> None:
+        """Run now, cancel or retry."""
+        rng = self._rng
+        jobs = [job for job in self._jobs if self._site.service.exists(job)]
+        if not jobs:
+            return
+        self._ids += 1
+        id_, now = self._ids.to_bytes(4, "big") + bytes(12), T0 + self._wall()
+        expires = now + COMMAND_EXPIRY_MS
+        keys = sorted(key for key in self._site.checkers.book.status if self._site.service.exists(key.job))[-40:]
+        kind = rng.choice(["run", "cancel", "retry"])
+        command: Command
+        if kind == "run" or not keys:
+            job = rng.choice(jobs)
+            command = Run(id_, job, now, expires, self._needs(job), rng.choice([b"", b"", b"changed"]))
+        elif kind == "cancel":
+            command = Cancel(id_, rng.choice(keys), now, expires)
+        else:
+            key = rng.choice(keys)
+            command = Retry(id_, key, now, expires, self._needs(key.job))
+        self._site.service.command(command)
+
+    def _needs(self, job: str) -> int:
+        """The revision that a command waits for: sometimes one that will not come."""
+        last = self._site.service.last(job)
+        assert last is not None
+        return last.revision + (self._rng.random() < 0.05)
+
+    def repeat(self) -> None:
+        """The feed says something twice."""
+        service, account = self._site.service, self._site.checkers.book.accounts
+        values: list[Definition | Command] = [
+            each for each in service.commands if each.id in self._site.checkers.applied
+        ]
+        for job, revisions in sorted(service.jobs.items()):
+            last = account[job].last
+            if last is not None and self._site.world.t - service.told.get(job, 0) < KNOWN_MS:
+                values += [each for each in revisions if each.revision <= last.definition.revision]
+        if values:
+            self._site.checkers.seen["told twice"] += 1
+            self._site.feed.again(self._rng.choice(values))
+            self._site.fed()
+
+    def _until(self, state: JobState) -> Instant | None:
+        """When a pause ends by itself."""
+        if state is not JobState.PAUSED or self._rng.random() < 0.4:
+            return None
+        return T0 + self._wall() + self._rng.randrange(1, 5 * MINUTE)
