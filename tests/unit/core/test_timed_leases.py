@@ -102,3 +102,17 @@ def test_nothing_is_placed_on_a_lease_that_is_over() -> None:
     assert effects is not None
     assert owner.block(key).status is Status.PLACED
     assert owner.block(key).attempt == 2
+
+
+def test_a_corrected_clock_ends_no_lease_sooner() -> None:
+    """Two seconds of a clock that is set are more than a lease's margin of 5 %."""
+    owner = Owner()
+    owner.report(T0 + 200, 1)
+    owner.step(T0 + 200)
+    key = owner.run(T0 + 300, 1)
+    owner.step(T0 + 300)
+    owner.core.clock_moved(1_900)
+    owner.step(T0 + 200 + OVER + 1_000)
+    assert owner.block(key).status is Status.PLACED
+    owner.step(T0 + 200 + OVER + 1_900)
+    assert owner.block(key).status is Status.QUEUED
