@@ -299,6 +299,8 @@ class Generator:
         site.history.catch_up()
         owner = site.newest()
         assert owner is not None
+        if owner.desk is not None and owner.desk.shard.epoch != site.checkers.epoch:
+            owner.dropped()  # the group had given the shard to another, and gives it back
         owner.boot()
         for worker in site.workers:
             worker.connect_soon(owner)
@@ -320,7 +322,7 @@ class Generator:
         desk = owner.desk
         shard = desk.shard
         what = {
-            "under way": desk.draft is not None or desk.fresh,
+            "under way": desk.draft is not None or desk.fresh or shard.seq != site.checkers.mirror.seq,
             "open": bool(shard.open),
             "owed": bool(shard.owed or shard.gaps),
             "commands": bool(shard.held_commands or desk.commands),

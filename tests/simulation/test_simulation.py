@@ -40,8 +40,9 @@ def test_all_laws_hold(part: int) -> None:
 
 
 def test_the_worlds_were_wild() -> None:
-    if not seen:
-        pytest.fail("runs after test_all_laws_hold")
+    if not seen:  # chosen alone
+        for seed in range(1, SEEDS // 2):
+            seen.update(simulate(seed).seen)
     assert not [kind for kind in KINDS if not seen[kind]]
 
 
