@@ -38,6 +38,7 @@ from dts.ports import JobFeed, Ledger, WorkerChannel
 from dts.services import live
 from dts.services.clock import Clock
 from dts.services.events import Events
+from dts.services.recent import Recent
 
 log = logging.getLogger("dts.scheduler")
 
@@ -57,6 +58,7 @@ class Scheduler:
         workers: WorkerChannel,
         clock: Clock,
         notes: Callable[[], Sequence[str]] = lambda: (),
+        recent: Recent | None = None,
     ) -> None:
         self.core = core
         self.clock = clock
@@ -65,6 +67,7 @@ class Scheduler:
         self._feed = feed
         self._workers = workers
         self._notes = notes
+        self._recent = recent
         self._news = asyncio.Event()
         self._room = asyncio.Event()  # an inbox was emptied a bit
         self._stopping = False
@@ -244,6 +247,8 @@ class Scheduler:
         if self._settled:
             self._tell_settled(commit.definitions)
         self._events.committed(commit)
+        if self._recent is not None:
+            self._recent.committed(commit)
 
     def _tell_settled(self, definitions: Sequence[Definition]) -> None:
         for definition in definitions:
@@ -309,6 +314,10 @@ class Scheduler:
 
     # --- ports.Live
 
+    def owned(self) -> list[ShardId]:
+        """The shards whose state is whole here: their take-over is committed."""
+        return sorted(shard for shard, desk in self.core.desks.items() if not desk.fresh)
+
     def _desk_of(self, job: str) -> Desk | None:
         for desk in self.core.desks.values():
             if job in desk.shard.definitions or job in desk.shard.by_job:
@@ -327,9 +336,12 @@ class Scheduler:
         return found
 
     async def execution(self, key: Key) -> Execution | None:
-        """An open execution."""
+        """An open execution, or one that ended a moment ago where history comes later (`recent`)."""
         desk = self._desk_of(key.job)
-        return live.execution(self.core, desk, key) if desk is not None else None
+        found = live.execution(self.core, desk, key) if desk is not None else None
+        if found is None and self._recent is not None:
+            return self._recent.find(key, self.clock.now())
+        return found
 
     async def executions(self, query: ExecutionQuery, before: Key | None, limit: int) -> Sequence[Execution]:
         """Open ones, newest first."""
