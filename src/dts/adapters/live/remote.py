@@ -11,7 +11,7 @@ import heapq
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import grpc
 
@@ -39,7 +39,7 @@ WHOLE_POLL_S = 0.2
 OWNER_WAIT_S = 1.5  # until a shard's owner is known, before a command is only published
 WATCH_AGAIN_S = 0.5  # between two looks for instances that are not watched yet
 
-Stub = live_pb2_grpc.LiveServiceAsyncStub
+Stub: TypeAlias = "live_pb2_grpc.LiveServiceAsyncStub"
 Event = Execution | Range | int
 
 
