@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from dts.core.allocator import amounts
+from dts.core.fleet import amounts
 from dts.core.shard import Shard
 from dts.model import (
     Commit,

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from dts import bounds
-from dts.core.allocator import Fleet
+from dts.core.allocator import Allocator
 from dts.core.decide import decide
 from dts.core.draft import Draft, Placement
+from dts.core.fleet import Fleet
 from dts.core.shard import Applied, Shard
 from dts.errors import Bug
 from dts.model import (
@@ -77,6 +78,7 @@ class Instance:
     def __init__(self, *, lease_ms: int = bounds.LEASE_MS, limit: int = bounds.STEP_FIRES, rules: str = "") -> None:
         self.desks: dict[ShardId, Desk] = {}
         self.fleet = Fleet()
+        self.allocator = Allocator(self.fleet)
         self.lease_ms = lease_ms
         self.limit = limit
         self.rules = rules
@@ -190,7 +192,7 @@ class Instance:
                 desk.owed_at = desk.owed_at if hold else draft.owed_at
                 if draft.ready or not draft.empty(desk.shard):
                     drafts.append(draft)
-        places = self.fleet.place(drafts, lambda shard, worker: self._eligible(shard, worker, now))
+        places = self.allocator.place(drafts, lambda shard, worker: self._eligible(shard, worker, now))
         commits = []
         for draft in drafts:
             desk, found = self.desks[draft.shard], places[draft.shard]

@@ -63,7 +63,7 @@ def execution(core: Instance, desk: Desk, key: Key) -> Execution | None:
     block, place = entry
     reason = block.reason
     if block.status is Status.QUEUED:
-        why = core.fleet.why_not(block.demand)
+        why = core.allocator.why_not(block.demand)
         reason = f"{reason}; {why}" if reason else why
     attempt, started = desk.running.get(key, (0, 0))
     return Execution(

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dts.core import selector
-from dts.core.allocator import Fleet, packed, spread
+from dts.core.allocator import Allocator, packed, spread
 from dts.core.draft import Draft, Placement
+from dts.core.fleet import Fleet
 from dts.model import START, Block, Demand, Key, Status, WorkerInfo, WorkerRef, intern_demand
 
 DEMANDS = [
@@ -80,7 +81,7 @@ def test_never_over_capacity_and_released_exactly_once(data: st.DataObject) -> N
         def eligible(shard: int, worker: WorkerRef, unreported: int | None = unreported) -> int | None:
             return None if worker.id == f"w{unreported}" else 7
 
-        found = fleet.place(drafts, eligible)
+        found = Allocator(fleet).place(drafts, eligible)
         for each in drafts:
             placed = _check_placements(each, found[each.shard])
             for place in found[each.shard]:
@@ -135,7 +136,7 @@ def test_all_room_is_used_when_workers_differ() -> None:
     fleet = Fleet()
     fleet.attach(WorkerInfo(WorkerRef("big", "1"), Demand(slots=10), 0))
     fleet.attach(WorkerInfo(WorkerRef("small", "1"), Demand(slots=1), 0))
-    found = fleet.place([draft(0, ready(Demand(), 10))], lambda shard, worker: 1)
+    found = Allocator(fleet).place([draft(0, ready(Demand(), 10))], lambda shard, worker: 1)
     assert sum(place.size for place in found[0]) == 10
 
 
@@ -143,34 +144,34 @@ def test_one_alone_goes_to_the_emptiest() -> None:
     fleet = Fleet()
     for id, slots in (("small", 2), ("big", 10)):
         fleet.attach(WorkerInfo(WorkerRef(id, "1"), Demand(slots=slots), 0))
-    found = fleet.place([draft(0, ready(Demand(), 1))], lambda shard, worker: 1)
+    found = Allocator(fleet).place([draft(0, ready(Demand(), 1))], lambda shard, worker: 1)
     assert [place.worker.id for place in found[0]] == ["big"]
 
 
 def test_what_no_worker_could_ever_run_is_not_put_into_a_backlog() -> None:
     fleet = Fleet()
     fleet.attach(WorkerInfo(WorkerRef("w", "1"), Demand(slots=4), 2_000))
-    assert fleet.place([draft(0, ready(Demand(slots=5), 1))], lambda shard, worker: 1) == {0: []}
-    assert fleet.why_not(Demand(slots=5)) == "1 worker: 1 lack slots (need 5, have 4)"
+    assert Allocator(fleet).place([draft(0, ready(Demand(slots=5), 1))], lambda shard, worker: 1) == {0: []}
+    assert Allocator(fleet).why_not(Demand(slots=5)) == "1 worker: 1 lack slots (need 5, have 4)"
 
 
 def test_higher_priority_first_then_the_older() -> None:
     fleet = Fleet()
     fleet.attach(WorkerInfo(WorkerRef("w", "1"), Demand(slots=3), 0))
     blocks = [ready(Demand(), 2, 20), ready(Demand(), 1, 10), ready(Demand(priority=1), 1, 30)]
-    found = fleet.place([draft(0, *blocks)], lambda shard, worker: 1)
+    found = Allocator(fleet).place([draft(0, *blocks)], lambda shard, worker: 1)
     assert [(place.ready, place.size) for place in found[0]] == [(2, 1), (1, 1), (0, 1)]
 
 
 def test_a_new_incarnation_does_not_free_what_the_old_one_holds() -> None:
     fleet = Fleet()
     fleet.attach(info(0, 1))
-    fleet.place([draft(0, ready(Demand(), 2))], lambda shard, worker: 1)
+    Allocator(fleet).place([draft(0, ready(Demand(), 2))], lambda shard, worker: 1)
     fleet.attach(info(0, 1, "2"))
-    assert fleet.place([draft(0, ready(Demand(), 1))], lambda shard, worker: 1) == {0: []}
+    assert Allocator(fleet).place([draft(0, ready(Demand(), 1))], lambda shard, worker: 1) == {0: []}
     fleet.detach(WorkerRef("w0", "1"))
     fleet.release(WorkerRef("w0", "1"), Demand(), 1)
-    found = fleet.place([draft(0, ready(Demand(), 1))], lambda shard, worker: 1)
+    found = Allocator(fleet).place([draft(0, ready(Demand(), 1))], lambda shard, worker: 1)
     assert [place.worker for place in found[0]] == [WorkerRef("w0", "2")]
 
 
@@ -192,10 +193,12 @@ def test_custom_demands_without_slots_keep_a_detached_worker_known() -> None:
 
 def test_why_not_names_what_each_worker_lacks() -> None:
     fleet = Fleet()
-    assert fleet.why_not(Demand()) == "no worker is attached"
+    assert Allocator(fleet).why_not(Demand()) == "no worker is attached"
     for number in range(2):
         fleet.attach(info(number, 1))
     fleet.attach(info(2, 2))
     fleet.leave(WorkerRef("w2", "1"))
-    assert fleet.why_not(Demand(memory=4_096)) == "3 workers: 2 lack memory (need 4096, have 500), 1 draining"
-    assert fleet.why_not(Demand(selector="gpu")) == "3 workers: 2 lack the labels (gpu), 1 draining"
+    assert (
+        Allocator(fleet).why_not(Demand(memory=4_096)) == "3 workers: 2 lack memory (need 4096, have 500), 1 draining"
+    )
+    assert Allocator(fleet).why_not(Demand(selector="gpu")) == "3 workers: 2 lack the labels (gpu), 1 draining"

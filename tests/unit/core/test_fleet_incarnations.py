@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dts.core.allocator import Fleet
+from dts.core.allocator import Allocator
+from dts.core.fleet import Fleet
 from dts.model import Demand, WorkerInfo, WorkerRef
 
 TOTAL = Demand(slots=4)
@@ -41,7 +42,7 @@ def test_one_that_leaves_alone_gets_nothing_and_its_capacity_counts_for_all() ->
     fleet.take(FORMER.ref, ONE, 3)
     fleet.leave(FORMER.ref)
     assert fleet.room(ONE) == 0
-    assert fleet.why_not(ONE) == "1 worker: 1 draining"
+    assert Allocator(fleet).why_not(ONE) == "1 worker: 1 draining"
     fleet.attach(OWN)
     assert fleet.room(ONE) == 1
     fleet.bury(FORMER.ref)
