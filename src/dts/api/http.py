@@ -44,7 +44,8 @@ class Refused(Exception):
 def http_app(
     served: Sequence[Service], *, version: str, origins: Sequence[str] = (), ready: Ready = lambda: ""
 ) -> web.Application:
-    """The application: /v1/..., /openapi.json, /docs, /healthz (it runs) and /readyz (it can do its work). Pages may be added to it."""
+    """The application: /v1/..., /openapi.json, /docs, and the probes /healthz (it runs), /startupz (it has started), /readyz (it
+    can do its work). Pages may be added to it."""
     gate = Origins(origins)
     methods = all_methods(served)
     router = Router(methods)
@@ -74,6 +75,7 @@ def http_app(
     app.router.add_get("/openapi.json", described)
     app.router.add_get("/docs", docs)
     app.router.add_get("/healthz", alive)
+    app.router.add_get("/startupz", alive)
     app.router.add_get("/readyz", able)
     app.router.add_route("*", "/v1/{rest:.*}", call)
     return app

@@ -92,6 +92,8 @@ async def _live(options: WorkerOptions, agent: Agent, link: Link, tasks: Sequenc
             _end_descendants()  # what the guard started came to us, the next subreaper
             agent.tell(lambda leases, _: leases.lose())
             agent.leave(0, "the guard is gone")
+        if options.parent and os.getppid() != options.parent and not agent.leaving.is_set():
+            agent.leave(options.stop_grace_ms, "its service is gone")
         code = _reason_to_end(options, agent, link)
         if code is not None:
             return code if guarded else 1

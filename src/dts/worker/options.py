@@ -22,7 +22,8 @@ class WorkerOptions:
     """`target`: the scheduler's gRPC address, `unix:/path` or `host:port`. `database` empty: any. `life_lock`: a file of this
     worker alone that it and its guard keep locked (flock) while they live; its text is 'pid incarnation'. `timed`: its leases
     end by time (another machine); else with its life, and it ends when its server stays away and nothing is left to hand over.
-    `children`: processes of the pool that are kept, 0: min(4, cpus)."""
+    `children`: processes of the pool that are kept, 0: min(4, cpus). `parent`: it leaves when its parent is not this process
+    any more; 0: it outlives it."""
 
     target: str
     token: str = ""
@@ -35,6 +36,7 @@ class WorkerOptions:
     timed: bool = False
     life_lock: str = ""
     children: int = 0
+    parent: int = 0
     stop_grace_ms: int = int(STOP_GRACE_S * 1000)
     log: str = ""  # a file; empty: standard error
     log_level: str = "INFO"

@@ -55,6 +55,21 @@ class CassandraStore:
         session = await Session.connect(names, one_port, keyspace, request_timeout_s)
         return cls(session, retention_days, output_days, clock)
 
+    @classmethod
+    def later(
+        cls,
+        hosts: Sequence[str],
+        port: int,
+        keyspace: str,
+        *,
+        retention_days: int = 30,
+        output_days: int = 7,
+        clock: Callable[[], Instant] = _wall,
+    ) -> CassandraStore:
+        """The same, Unavailable until it is reached: for a process that does its work without it. Raises ConfigError."""
+        names, one_port = contacts(hosts, port)
+        return cls(Session.later(names, one_port, keyspace), retention_days, output_days, clock)
+
     async def check(self) -> None:
         """For readiness. Raises Unavailable or OutcomeUnknown while no quorum answers, FailedPrecondition while the keyspace is
         not migrated to what this version needs."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dts.adapters.cassandra.session import Session
+from dts.adapters.cassandra.session import Row, Session, in_flight
 from dts.model import Instant, Intent
 
 MINUTE_MS = 60_000
 DAY_MS = 86_400_000
 KEPT_DAYS = 7  # the tables' TTL: a sweep need not look further back
+PARTS_TOGETHER = 64  # partitions read at once
 PARTS_KNOWN = 16  # partitions that this process has written down already
 
 _PART = "INSERT INTO job_intent_parts (day, minute, incarnation) VALUES (?, ?, ?)"
@@ -47,13 +48,18 @@ class CassandraIntents:
         found: list[Intent] = []
         for day in range(since // DAY_MS, before // DAY_MS + 1):
             parts = await self._session.rows(_PARTS, [day, since // MINUTE_MS, before // MINUTE_MS])
-            for part in parts:
-                rows = await self._session.rows(_INTENTS, list(part))
-                intents = [
-                    Intent(incarnation, id, at, tuple(zip(jobs or (), revisions or (), strict=True)))
-                    for incarnation, id, at, jobs, revisions in rows
-                ]
-                found += sorted((each for each in intents if since <= each.at < before), key=lambda each: each.at)
+            for start in range(0, len(parts), PARTS_TOGETHER):
+                pages = await in_flight(parts[start : start + PARTS_TOGETHER], self._part)
+                found += [each for page in pages for each in page if since <= each.at < before]
                 if len(found) >= limit:
-                    return found[:limit]
-        return found
+                    break
+            if len(found) >= limit:
+                break
+        return sorted(found, key=lambda each: each.at)[:limit]
+
+    async def _part(self, part: Row) -> list[Intent]:
+        rows = await self._session.rows(_INTENTS, list(part))
+        return [
+            Intent(incarnation, id, at, tuple(zip(jobs or (), revisions or (), strict=True)))
+            for incarnation, id, at, jobs, revisions in rows
+        ]

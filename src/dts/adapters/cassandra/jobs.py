@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import uuid
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import NamedTuple
 from zlib import crc32
 
@@ -21,11 +21,13 @@ from dts.model import Definition, Instant, JobState, Revision, StoredJob
 SLOTS = 16
 PAGE = 1_000  # jobs in one page of the audit
 COUNT_PAGE = 5_000
+LOOK_JOBS = 100  # jobs whose numbers are read at once
 IDS_TOGETHER = 100  # ids of one slot that go into job_ids as one batch
 RACE_TRIES = 5  # a batch that was refused by nobody: another change was being settled; so often it is tried again
 
 _COLUMNS = "job, revision, cur_revision, change, created, name, tags, definition, document, request"
 _NEWEST = f"SELECT {_COLUMNS} FROM job_revisions WHERE job = ? PER PARTITION LIMIT 1"
+_NUMBERS = "SELECT job, cur_revision FROM job_revisions WHERE job IN ? PER PARTITION LIMIT 1"
 _ALL = f"SELECT {_COLUMNS} FROM job_revisions WHERE job = ?"
 _SET = "UPDATE job_revisions SET cur_revision = ?, cur_state = ? WHERE job = ? IF cur_revision = ?"
 _ADD = (
@@ -95,7 +97,12 @@ class CassandraJobs:
         theirs = {each.job for each in named}
         ours = [each for each in revisions if each.definition.job not in theirs]
         await self._name([each.definition.job for each in ours])
-        await in_flight(ours, self._add_plain)
+        try:
+            await in_flight(ours, self._add_plain)
+        except Unavailable as error:
+            if len(revisions) == 1:
+                raise
+            raise OutcomeUnknown(f"a create of {len(revisions)} jobs broke off, some may be there: {error}") from error
 
     async def change(self, revisions: Sequence[Revision]) -> None:
         """See ports.JobStore. Raises Unavailable (nothing was written) or OutcomeUnknown too."""
@@ -114,9 +121,16 @@ class CassandraJobs:
         found = await in_flight(dict.fromkeys(jobs), self._newest)
         return {each.definition.job: _stored(each) for each in found if each is not None}
 
-    async def current(self, job: str) -> Revision | None:
-        """The current revision by a serial read: whatever change was under way is settled. For who publishes."""
-        return await self._newest(job, serial=True)
+    async def above(self, known: Mapping[str, int], *, settled: bool) -> dict[str, Definition]:
+        """See ports.JobBook."""
+        jobs: Iterable[str] = known
+        if not settled:
+            parts = [list(known)[n : n + LOOK_JOBS] for n in range(0, len(known), LOOK_JOBS)]
+            pages = await in_flight(parts, lambda part: self._session.rows(_NUMBERS, [part]))
+            jobs = [job for page in pages for job, number in page if (number or 0) > known[job]]
+        found = await in_flight(jobs, lambda job: self._newest(job, serial=settled))
+        now = [each.definition for each in found if each is not None]
+        return {each.job: each for each in now if each.revision > known[each.job]}
 
     async def list(
         self, after: str, limit: int, states: frozenset[int], tag: str = "", name: str = ""

@@ -9,14 +9,16 @@ from typing import Any, TypeVar
 import acsylla
 from acsylla import Consistency, errors
 
+from dts import bounds
 from dts.errors import Bug, ConfigError, FailedPrecondition, OutcomeUnknown, Unavailable
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 CONNECT_TIMEOUT_S = 5.0
-REQUEST_TIMEOUT_S = 10.0
+REQUEST_TIMEOUT_S = bounds.STORE_WRITE_MS / 1_000
 RECONNECT_MS = 500  # between two tries to reach a node that is down
+AGAIN_S = 1.0  # ... and to reach any of them, at the start
 IN_FLIGHT = 256  # requests of one session at a time; the driver's own queue has room for 8 192
 PAGE = 1_000  # rows a page
 
@@ -52,7 +54,9 @@ class Session:
     """Statements as text; each is prepared once. Everything that fails raises Unavailable, or what `_explain` says."""
 
     def __init__(self, session: Any, keyspace: str, where: str) -> None:
-        self._session = session
+        self._session = session  # None: not reached yet
+        self._reaching: asyncio.Task[None] | None = None
+        self._problem = "it has not been reached yet"
         self._prepared: dict[str, Any] = {}
         self._free = asyncio.Semaphore(IN_FLIGHT)
         self.keyspace = keyspace
@@ -64,19 +68,7 @@ class Session:
     ) -> Session:
         """A session with its keyspace chosen ('': none). Raises Unavailable; FailedPrecondition when it has no such keyspace."""
         where = f"Cassandra at {','.join(hosts)}, port {port}"
-        cluster = acsylla.create_cluster(
-            list(hosts),
-            port=port,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            request_timeout=request_timeout_s,
-            consistency=Consistency.LOCAL_QUORUM,
-            serial_consistency=Consistency.SERIAL,
-            constant_reconnect_delay_ms=RECONNECT_MS,
-            retry_policy="fallthrough",  # who asked decides: a change that timed out is looked up, not repeated
-            log_level="critical",  # it says of Apache's servers that they are not ScyllaDB; errors reach us as exceptions
-            application_name="dts",
-            monitor_reporting_interval_sec=0,
-        )
+        cluster = _cluster(hosts, port, request_timeout_s)
         try:
             return cls(await cluster.create_session(keyspace=keyspace or None), keyspace, where)
         except errors.CassErrorLibUnableToSetKeyspace as error:
@@ -84,9 +76,32 @@ class Session:
         except errors.CassException as error:
             raise Unavailable(f"{where} cannot be reached: {error}") from error
 
+    @classmethod
+    def later(
+        cls, hosts: Sequence[str], port: int, keyspace: str, request_timeout_s: float = REQUEST_TIMEOUT_S
+    ) -> Session:
+        """A session that is Unavailable until the servers are reached, which is tried again and again: for who can do
+        without. Made on the event loop."""
+        self = cls(None, keyspace, f"Cassandra at {','.join(hosts)}, port {port}")
+
+        async def reach() -> None:
+            while self._session is None:
+                try:
+                    self._session = (await cls.connect(hosts, port, keyspace, request_timeout_s))._session
+                except (Unavailable, FailedPrecondition) as error:
+                    self._problem = str(error)
+                    await asyncio.sleep(AGAIN_S)
+
+        self._reaching = asyncio.get_running_loop().create_task(reach())
+        return self
+
     async def close(self) -> None:
         """Ends it; what is in flight ends first."""
-        await self._session.close()
+        if self._reaching is not None:
+            self._reaching.cancel()
+            await asyncio.wait([self._reaching])
+        if self._session is not None:
+            await self._session.close()
 
     async def bind(
         self, cql: str, values: Sequence[Value], page_size: int | None = None, page_state: bytes | None = None
@@ -144,6 +159,8 @@ class Session:
         await self._asked(lambda: self._session.execute(statement))
 
     async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:
+        if self._session is None:
+            raise Unavailable(self._problem)
         try:
             return await ask()
         except errors.CassException as error:
@@ -159,6 +176,22 @@ class Session:
         if isinstance(error, REFUSED):
             return Unavailable(f"{self.where}: {error}")
         return OutcomeUnknown(f"{self.where}: {error}")
+
+
+def _cluster(hosts: Sequence[str], port: int, request_timeout_s: float) -> Any:
+    return acsylla.create_cluster(
+        list(hosts),
+        port=port,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        request_timeout=request_timeout_s,
+        consistency=Consistency.LOCAL_QUORUM,
+        serial_consistency=Consistency.SERIAL,
+        constant_reconnect_delay_ms=RECONNECT_MS,
+        retry_policy="fallthrough",  # who asked decides: a change that timed out is looked up, not repeated
+        log_level="critical",  # it says of Apache's servers that they are not ScyllaDB; errors reach us as exceptions
+        application_name="dts",
+        monitor_reporting_interval_sec=0,
+    )
 
 
 async def in_flight(work: Iterable[T], do: Callable[[T], Awaitable[R]], width: int = IN_FLIGHT) -> list[R]:
