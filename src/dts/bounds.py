@@ -23,10 +23,27 @@ INBOX_CHANGES = 200_000  # changes waiting for a shard: beyond, the feed is slow
 INBOX_REPORTS = 20_000  # reports waiting for a shard: beyond, the worker's stream is slowed
 REFUSED_BACKOFF_MS = (50, 5_000)  # first and longest wait after a refused commit
 
+# The book of record and the feed: two writes (services/publication.py)
+STORE_WRITE_MS = 10_000  # a write of the job store that takes longer: its outcome is unknown
+INTENT_LOOK_MS = 2 * STORE_WRITE_MS  # an intent so old is looked at by sweepers
+INTENT_KEPT_MS = 10 * STORE_WRITE_MS  # ... and so old it goes: what it says has happened by then, or never will
+PUBLISH_FRESH_MS = 60_000  # a revision that was read longer ago is read again before it is published
+CATCH_UP_JOBS = 500  # jobs read and published at once
+CATCH_UP_REVISIONS = 100  # of one job at once: older ones came to no term
+SETTLING = 1_000  # changes acknowledged whose intents are being removed: beyond, the next change waits for its own
+SWEEP_INTENTS = 1_000  # intents read at once
+CLOCK_SAMPLE_OLD_MS = 60_000  # a comparison of clocks so old says nothing any more: changes are refused
+
 # Definitions and requests
 DEFINITION_BYTES = 64 * 1024
 REQUEST_BYTES = 4 * 1024 * 1024  # one request, gRPC or HTTP
 BULK_JOBS = 10_000  # jobs in one bulk call
+BULK_EXECUTIONS = 1_000  # executions cancelled or retried by one call
+BACKFILL_INSTANTS = 1_000_000  # of one backfill
+BACKFILL_PARALLEL = 10_000  # its executions open at once, at most; BACKFILL_PARALLEL_DEFAULT unless said
+BACKFILL_PARALLEL_DEFAULT = 10
+BACKFILLS_RUNNING = 64  # in one shard
+BACKFILLS_KNOWN = 256  # in one shard, those that are over included: beyond, the oldest of these is forgotten
 NAME_LENGTH = 256
 DESCRIPTION_LENGTH = 8_192
 METADATA_ENTRIES = 64
@@ -52,6 +69,8 @@ LOSS_WAITING = 1  # for one that did not, as far as is known: it is not to blame
 LEASE_MS = 60_000
 BEATS_PER_LEASE = 12
 KEEP_ALIVES_PER_LEASE = 3
+IDLE_COMMIT_MS = 5_000  # in the cluster a shard without news commits so often: what of its history is still 'pending'
+HOLD_COMMIT_MS = 1_000  # ... while its clock is in doubt: each commit is a sample of the broker's clock
 LEASE_MARGIN = 0.05
 BROKER_SESSION_MS = 6_000
 BACKLOG = 2_000  # leased executions waiting at a worker
@@ -72,7 +91,10 @@ KILL_GRACE_S = 5.0  # between TERM and KILL of a task's group
 REPORT_WAIT_MS = 1_000
 
 assert CHANGE_LATE_MS >= FIRST_PUBLICATION_OWES_MS
+assert STORE_WRITE_MS < INTENT_LOOK_MS < INTENT_KEPT_MS
+assert PUBLISH_FRESH_MS < DELETED_KNOWN_MS // 2
 assert LATE_WINDOW_MIN_MS >= FAILOVER_PROMISE_MS
 assert 2 * LEASE_MS // 3 > BROKER_SESSION_MS + 5_000
+assert BACKFILLS_RUNNING < BACKFILLS_KNOWN
 assert DEFINITION_BYTES < REQUEST_BYTES
 assert OUTPUT_CHUNK_BYTES < REQUEST_BYTES

@@ -5,7 +5,7 @@ Methods raise `Unavailable` when a store cannot be reached; everything else they
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from dts.model import (
@@ -103,6 +103,21 @@ class JobStore(Protocol):
 
     def definitions(self, job: str, until: Instant) -> AsyncIterator[Sequence[Definition]]:
         """For the audit: every revision (of one job, or of all) with since < until, by job and revision, in pages."""
+        ...
+
+
+class JobBook(Protocol):
+    """A job store that publishes nothing itself: what whoever publishes must read. Beside JobStore."""
+
+    async def above(self, known: Mapping[str, int], *, settled: bool) -> dict[str, Definition]:
+        """The current revisions of those jobs that have a higher one than is known (0: any), deleted ones included.
+
+        `settled`: changes under way are settled first, a dear read of each job. Otherwise what was acknowledged is seen.
+        """
+        ...
+
+    async def revisions(self, job: str, before: int, limit: int) -> Sequence[Revision]:
+        """See JobStore."""
         ...
 
 

@@ -23,6 +23,7 @@ from dts.model import (
 )
 from dts.ports import History, JobFeed, JobStore, Live
 from dts.services.ids import JobIds, command_id
+from dts.services.publication import Publication
 
 CREATE_ATTEMPTS = 3  # others may take or free a chosen id between our look and our write
 CHANGE_ATTEMPTS = 10  # others may change the job between our look and our write
@@ -54,10 +55,17 @@ class JobService:
     """Jobs over a store, a feed to the shards' owners, and what these say of now. Safe for concurrent use in one event loop."""
 
     def __init__(
-        self, store: JobStore, feed: JobFeed, live: Live, history: History, clock: Callable[[], Instant]
+        self,
+        store: JobStore,
+        feed: JobFeed,
+        live: Live,
+        history: History,
+        clock: Callable[[], Instant],
+        publication: Publication | None = None,
     ) -> None:
+        """`publication`: where the store's write is not the publication (the cluster)."""
         self._store = store
-        self._feed = feed
+        self._publication = publication or Publication(feed, clock)
         self._live = live
         self._history = history
         self._ids = JobIds()
@@ -84,12 +92,11 @@ class JobService:
             if not fresh:
                 return
             try:
-                await self._store.create(fresh)
+                await self._publication.make(fresh, self._store.create)
             except AlreadyExists:
                 if attempt == CREATE_ATTEMPTS - 1 or not any(each.request for each in fresh):
                     raise
                 continue
-            await self._feed.publish([each.definition for each in fresh])
             return
 
     async def _unmade(self, revisions: Sequence[Revision]) -> Sequence[Revision]:
@@ -168,12 +175,11 @@ class JobService:
             if not revisions:
                 return rows
             try:
-                await self._store.change(revisions)
+                await self._publication.make(revisions, self._store.change)
             except RevisionConflict:
                 if attempt == CHANGE_ATTEMPTS - 1 or any(change.revision for change in changes):
                     raise
                 continue
-            await self._feed.publish([each.definition for each in revisions])
             if settle:
                 last = revisions[-1].definition
                 await self._live.settled(last.job, last.revision, bounds.ANSWER_WAIT_S)

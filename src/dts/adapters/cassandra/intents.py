@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from dts.adapters.cassandra.session import Row, Session, in_flight
 from dts.model import Instant, Intent
@@ -48,8 +48,8 @@ class CassandraIntents:
         found: list[Intent] = []
         for day in range(since // DAY_MS, before // DAY_MS + 1):
             parts = await self._session.rows(_PARTS, [day, since // MINUTE_MS, before // MINUTE_MS])
-            for start in range(0, len(parts), PARTS_TOGETHER):
-                pages = await in_flight(parts[start : start + PARTS_TOGETHER], self._part)
+            for together in _by_minutes(parts):
+                pages = await in_flight(together, self._part)
                 found += [each for page in pages for each in page if since <= each.at < before]
                 if len(found) >= limit:
                     break
@@ -63,3 +63,14 @@ class CassandraIntents:
             Intent(incarnation, id, at, tuple(zip(jobs or (), revisions or (), strict=True)))
             for incarnation, id, at, jobs, revisions in rows
         ]
+
+
+def _by_minutes(parts: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """About PARTS_TOGETHER partitions each; those of one minute together, so that what comes later is younger."""
+    start = 0
+    while start < len(parts):
+        end = min(start + PARTS_TOGETHER, len(parts))
+        while end < len(parts) and parts[end][0] == parts[end - 1][0]:
+            end += 1
+        yield parts[start:end]
+        start = end
