@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import NoReturn
 
@@ -104,7 +104,7 @@ def _event(event: Execution | Range | int) -> pb.WatchResponse:
             return pb.WatchResponse(missed=missed)
 
 
-async def _generator(events: AsyncIterator[Execution | Range | int]) -> AsyncIterator[Execution | Range | int]:
+async def _generator(events: AsyncIterator[Execution | Range | int]) -> AsyncGenerator[Execution | Range | int, None]:
     async for event in events:
         yield event
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 
 import grpc
 
 from dts import codec
 from dts.bounds import RESOURCE_MAX
+from dts.errors import DtsError
 from dts.gen.worker.v1 import worker_pb2 as pb
 from dts.gen.worker.v1 import worker_pb2_grpc
 from dts.model import Block, Demand, Held, Key, Report, Status, WorkerInfo, WorkerRef
@@ -19,15 +20,42 @@ PROTOCOL = "1"
 NO_DEMAND = Demand()
 
 Context = grpc.aio.ServicerContext[pb.AttachRequest, pb.AttachResponse]
+Outputs = Callable[[Key, int, int, bytes, bool], Awaitable[None]]
 OutputContext = grpc.aio.ServicerContext[pb.PutOutputRequest, pb.PutOutputResponse]
 
 
-class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
+class OutputServicer(worker_pb2_grpc.WorkerServiceServicer):
+    """Takes what attempts wrote, nothing else: an Execution Service. `token`: what a worker must say to be let in."""
+
+    def __init__(self, outputs: Outputs, token: str) -> None:
+        self._outputs = outputs
+        self._token = token
+
+    async def PutOutput(
+        self, requests: AsyncIterator[pb.PutOutputRequest], context: OutputContext
+    ) -> pb.PutOutputResponse:
+        """Stores what attempts wrote; the answer says that all of it is stored."""
+        metadata = dict(context.invocation_metadata() or ())
+        if not self._authentic(str(metadata.get("dts-token", ""))):
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the worker's token is not this server's")
+        async for got in requests:
+            key = Key(got.job, got.instant, got.nonce)
+            try:
+                await self._outputs(key, got.attempt, got.offset, got.data, got.last)
+            except DtsError as error:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        return pb.PutOutputResponse()
+
+    def _authentic(self, token: str) -> bool:
+        return hmac.compare_digest(token.encode(), self._token.encode())
+
+
+class WorkerServicer(OutputServicer):
     """`token` and `database`: what a worker must say of both to be let in; `lease_ms`: L."""
 
     def __init__(self, reception: Reception, *, token: str, database: str, instance: str, lease_ms: int) -> None:
+        super().__init__(reception.output, token)
         self._reception = reception
-        self._token = token
         self._database = database
         self._welcome = pb.Welcome(instance=instance, lease_ms=lease_ms)
 
@@ -52,18 +80,6 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         if not reader.cancelled() and isinstance(problem := reader.exception(), ValueError):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(problem))
 
-    async def PutOutput(
-        self, requests: AsyncIterator[pb.PutOutputRequest], context: OutputContext
-    ) -> pb.PutOutputResponse:
-        """Stores what attempts wrote; the answer says that all of it is stored."""
-        metadata = dict(context.invocation_metadata() or ())
-        if not self._authentic(str(metadata.get("dts-token", ""))):
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the worker's token is not this server's")
-        async for got in requests:
-            key = Key(got.job, got.instant, got.nonce)
-            await self._reception.output(key, got.attempt, got.offset, got.data, got.last)
-        return pb.PutOutputResponse()
-
     async def _admit(self, requests: AsyncIterator[pb.AttachRequest], context: Context) -> WorkerInfo:
         """Reads Hello. Aborts the call for a wrong token, database, protocol or first message."""
         first = await anext(aiter(requests), None)
@@ -82,9 +98,6 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         if not hello.worker or not hello.incarnation or not all(0 <= each <= RESOURCE_MAX for each in numbers):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a worker needs id, incarnation, capacity >= 0")
         return _info(hello)
-
-    def _authentic(self, token: str) -> bool:
-        return hmac.compare_digest(token.encode(), self._token.encode())
 
     async def _read(self, requests: AsyncIterator[pb.AttachRequest], session: Session) -> None:
         """Hands on what the worker says. Raises ValueError for a message that no worker of ours sends."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import platform
@@ -27,6 +26,7 @@ from dts.schedule import rules_version
 from dts.server.capacity import capacity_of
 from dts.server.listeners import Listeners, address
 from dts.server.local import LocalWorkers, stop_signals
+from dts.server.tuning import tune
 from dts.services.audit import AuditService
 from dts.services.clock import Clock
 from dts.services.executions import ExecutionService
@@ -43,10 +43,6 @@ FORGET_ROWS = 5_000  # in one transaction
 FORGET_PAUSE_S = 0.05  # between two, so that commits go first
 DAY_MS = 86_400_000
 HAND_BACK_S = 3.0  # at the end of a stop: for the worker to say what became of the tasks that it had to KILL
-GC_THRESHOLD = (50_000, 20, 100)  # a full collection over 100 000 jobs takes longer than a fire may wait
-SWITCH_INTERVAL_S = (
-    0.001  # the writer's thread gets the interpreter so soon: at the default 5 ms a small commit takes 11 ms and more
-)
 
 
 def serve_embedded(config: Config) -> int:
@@ -131,7 +127,7 @@ class _Server:
         await asyncio.wait([running, ready], return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             running.result()
-        _tune()
+        tune()
         await parts.listeners.open(
             config.listen,
             (ports.job_grpc, ports.scheduler_grpc, ports.execution_grpc),
@@ -207,10 +203,3 @@ def _token(config: Config) -> str:
         return lock.read_token(config.database)
     except FileNotFoundError:
         return lock.create_token(config.database)
-
-
-def _tune() -> None:
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLD)

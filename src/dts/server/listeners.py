@@ -15,10 +15,12 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from dts.api.http import http_app
+from dts.api.live import LiveServicer
 from dts.api.methods import Service
 from dts.api.rpc import SERVER_OPTIONS, add_grpc_services
 from dts.api.workers import WorkerServicer
 from dts.errors import Unavailable
+from dts.gen.live.v1 import live_pb2_grpc
 from dts.gen.worker.v1 import worker_pb2_grpc
 
 HTTP_CLOSE_S = 1.0  # what is under way on an HTTP connection may end within
@@ -39,30 +41,40 @@ class Listeners:
     """gRPC and HTTP of one process. Raises Unavailable naming the port that is taken."""
 
     def __init__(
-        self, served: Sequence[Service], workers: WorkerServicer, version: str, origins: Sequence[str]
+        self,
+        served: Sequence[Service],
+        workers: WorkerServicer,
+        version: str,
+        origins: Sequence[str],
+        live: LiveServicer | None = None,
     ) -> None:
-        self._why = "it is starting"
+        self._why = "it is starting"  # closes the doors
+        self._unfit = ""  # is only told to probes
         self.grpc = grpc.aio.server(options=SERVER_OPTIONS)
-        self._health = add_grpc_services(self.grpc, served, lambda: self._why)
+        self._health = add_grpc_services(self.grpc, served, self.why)
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(workers, self.grpc)
-        app = http_app(served, version=version, origins=origins, ready=lambda: self._why)
+        if live is not None:
+            live_pb2_grpc.add_LiveServiceServicer_to_server(live, self.grpc)
+        app = http_app(served, version=version, origins=origins, ready=lambda: self._why or self._unfit)
         log = logging.getLogger("dts.http")
         log.addFilter(_ours)
         self._http = web.AppRunner(
             app, access_log=None, logger=log, handle_signals=False, shutdown_timeout=HTTP_CLOSE_S
         )
 
-    async def open(self, host: str, grpc_ports: Sequence[int], http_ports: Sequence[int], socket: Path) -> None:
+    def why(self) -> str:
+        """Why it is not ready; empty: it is."""
+        return self._why
+
+    async def open(
+        self, host: str, grpc_ports: Sequence[int], http_ports: Sequence[int], socket: Path | None = None
+    ) -> None:
         """Binds all of them; the socket is this user's alone."""
         for port in grpc_ports:
             _check_free(host, port)
             self._bind(address(host, port), f"port {port}")
-        socket.unlink(missing_ok=True)
-        mask = os.umask(stat.S_IRWXG | stat.S_IRWXO)
-        try:
-            self._bind(f"unix:{socket}", f"socket {socket}")
-        finally:
-            os.umask(mask)
+        if socket is not None:
+            self._bind_socket(socket)
         await self._http.setup()
         for port in http_ports:
             try:
@@ -71,6 +83,14 @@ class Listeners:
                 raise Unavailable(f"port {port} of {host} is not free ({error.strerror}): {HINT}") from error
         await self.grpc.start()
 
+    def _bind_socket(self, socket: Path) -> None:
+        socket.unlink(missing_ok=True)
+        mask = os.umask(stat.S_IRWXG | stat.S_IRWXO)
+        try:
+            self._bind(f"unix:{socket}", f"socket {socket}")
+        finally:
+            os.umask(mask)
+
     def _bind(self, where: str, name: str) -> None:
         try:
             self.grpc.add_insecure_port(where)
@@ -78,8 +98,17 @@ class Listeners:
             raise Unavailable(f"{name} is not free: {HINT}") from error
 
     async def ready(self, why_not: str = "") -> None:
-        """What readiness and gRPC health say: ready, or why not."""
+        """Opens the doors, or says why calls are not answered."""
         self._why = why_not
+        await self._tell()
+
+    async def fit(self, why_not: str) -> None:
+        """What readiness and gRPC health say beside that: calls are answered as well as they can be."""
+        self._unfit = why_not
+        await self._tell()
+
+    async def _tell(self) -> None:
+        why_not = self._why or self._unfit
         from grpc_health.v1 import health_pb2  # noqa: PLC0415
 
         serving = health_pb2.HealthCheckResponse

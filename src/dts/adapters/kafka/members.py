@@ -67,7 +67,7 @@ class Members:
         for group, answer in asked.items():
             seats: dict[str, frozenset[ShardId]] = {}
             for member in answer.result().members:
-                places = member.assignment.topic_partitions if member.assignment is not None else ()
+                places = member.assignment.topic_partitions
                 seats[member.client_id] = seats.get(member.client_id, frozenset()).union(
                     place.partition for place in places
                 )
