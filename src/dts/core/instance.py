@@ -5,6 +5,8 @@ Rules:
 - Nothing leaves before: only `settle(COMMITTED)` gives effects.
 - UNKNOWN: the shard is busy and decides nothing; the others go on.
 - The first commit after a take-over says nothing but that it is one; reports, placement and dispatch come after it.
+- A report that is a beat alone waits for the next commit, a third of a lease at most: two thirds always remain.
+- With `keep_alive_ms` a shard that has nothing to say says so: its watermark is told, and a fenced owner hears of it.
 - `seen` (who reported when), what runs and who waits for an answer are volatile: a new owner asks again.
 """
 
@@ -20,7 +22,7 @@ from dts.core.allocator import Allocator
 from dts.core.decide import decide
 from dts.core.draft import Draft, Placement
 from dts.core.fleet import Fleet
-from dts.core.shard import Applied, Shard
+from dts.core.shard import Applied, Shard, folded
 from dts.errors import Bug
 from dts.model import (
     Change,
@@ -57,6 +59,7 @@ class Desk:
     changes: deque[Change] = field(default_factory=deque)
     commands: deque[Change] = field(default_factory=deque)
     reports: deque[Report] = field(default_factory=deque)
+    urgent: int = 0  # reports that are more than a beat
     seen: dict[WorkerRef, Seen] = field(default_factory=dict)
     running: dict[Key, tuple[int, Instant]] = field(default_factory=dict)  # key -> (attempt, start)
     draft: Draft | None = None  # a commit is under way
@@ -72,41 +75,55 @@ class Desk:
     nudged: bool = False  # something outside (a worker's room) changed
 
 
+def _urgent(report: Report) -> bool:
+    """Whether it is more than a beat."""
+    return bool(report.ended) or report.full or report.gone
+
+
 class Instance:
     """Inputs: adopt, drop, receive_*, attach, detach. `step` gives commits, `settle` what may leave."""
 
-    def __init__(self, *, lease_ms: int = bounds.LEASE_MS, limit: int = bounds.STEP_FIRES, rules: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        lease_ms: int = bounds.LEASE_MS,
+        limit: int = bounds.STEP_FIRES,
+        rules: str = "",
+        keep_alive_ms: int = 0,  # 0: a shard without news and without timed workers makes no commit
+    ) -> None:
         self.desks: dict[ShardId, Desk] = {}
         self.fleet = Fleet()
         self.allocator = Allocator(self.fleet)
         self.lease_ms = lease_ms
         self.limit = limit
         self.rules = rules
+        self.keep_alive_ms = min(keep_alive_ms, self._beat_wait())
 
     # --- ownership
 
     def adopt(self, shard: ShardId, epoch: int, commits: Iterable[Commit], now: Instant) -> None:
         """Folds what the ledger gave. `epoch` is the new owner's: its first commit raises it."""
+        self.install(folded(shard, commits), epoch, now)
+
+    def install(self, state: Shard, epoch: int, now: Instant) -> None:
+        """`adopt` of what was folded elsewhere."""
+        shard = state.shard
         if shard in self.desks:
             raise Bug(f"shard {shard} is adopted already")
-        state = Shard(shard)
-        state.restore(commits)
         if epoch < state.epoch:
             raise Bug(f"epoch {epoch} of shard {shard} is below the last commit's {state.epoch}")
         state.epoch = epoch
         self.desks[shard] = Desk(state, adopted=now, committed=now)
-        for worker, keys in state.placed.items():
-            for key in keys:
-                self.fleet.take(worker, state.open[key][0].demand, 1)
+        for worker, demand, count in state.holdings():
+            self.fleet.take(worker, demand, count)
 
     def drop(self, shard: ShardId) -> None:
         """The shard is another's: its inputs go with it, what its blocks held is released."""
         desk = self.desks.pop(shard, None)
         if desk is None:
             return
-        for worker, keys in desk.shard.placed.items():
-            for key in keys:
-                self.fleet.release(worker, desk.shard.open[key][0].demand, 1)
+        for worker, demand, count in desk.shard.holdings():
+            self.fleet.release(worker, demand, count)
         self._release_places(desk)
 
     # --- inputs
@@ -137,8 +154,11 @@ class Instance:
             seen.answered = max(seen.answered, now)  # what is leased from now on runs from when it reported
         if report.gone:
             seen.number = 0
-        if report.ended or report.full or report.gone or (report.beat and report.timed):
+        if _urgent(report) or (report.beat and report.timed):
             desk.reports.append(report)
+            desk.urgent += _urgent(report)
+            if report.beat and self._over_at(seen.answered) <= now:
+                desk.nudged = True  # nothing may be placed there before it is answered
         return True
 
     def started(self, shard: ShardId, held: Sequence[Held], at: Sequence[Instant]) -> None:
@@ -203,6 +223,7 @@ class Instance:
 
     def _draft(self, desk: Desk, now: Instant, hold: bool) -> Draft:
         shard = desk.shard
+        alive_at = self._alive_at(desk, hold)
         if desk.fresh:
             draft = Draft(
                 shard.shard,
@@ -216,7 +237,7 @@ class Instance:
             )
             draft.keep_alive, draft.more = True, True
             return draft
-        return decide(
+        draft = decide(
             shard,
             now,
             list(islice(desk.changes, bounds.STEP_CHANGES)),
@@ -228,6 +249,8 @@ class Instance:
             hold=hold,
             rules=self.rules,
         )
+        draft.keep_alive = draft.keep_alive or (alive_at is not None and alive_at <= now)
+        return draft
 
     def _news(self, desk: Desk, now: Instant, hold: bool) -> bool:
         at = self._wake(desk, hold)
@@ -278,7 +301,7 @@ class Instance:
         for _ in range(draft.taken_commands):
             desk.commands.popleft()
         for _ in range(draft.taken_reports):
-            desk.reports.popleft()
+            desk.urgent -= _urgent(desk.reports.popleft())
         for worker, demand, count in applied.released:
             self.fleet.release(worker, demand, count)
         if applied.released:
@@ -329,6 +352,17 @@ class Instance:
 
     # --- waking
 
+    def _beat_wait(self) -> int:
+        """Ms that a beat waits for a commit at most."""
+        return self.lease_ms // bounds.KEEP_ALIVES_PER_LEASE
+
+    def _alive_at(self, desk: Desk, hold: bool) -> Instant | None:
+        """When a commit is made even if it says nothing: for beats that wait; with `keep_alive_ms` always."""
+        if self.keep_alive_ms:
+            # While the clock is in doubt, each commit is a sample of the broker's.
+            return desk.committed + (min(self.keep_alive_ms, bounds.HOLD_COMMIT_MS) if hold else self.keep_alive_ms)
+        return desk.committed + self._beat_wait() if desk.reports else None
+
     def wake_at(self, *, hold: bool = False) -> Instant | None:
         """When `step` is worth a call even without news. None: only news wakes. A time in the past: at once."""
         times = [
@@ -338,7 +372,7 @@ class Instance:
 
     def _wake(self, desk: Desk, hold: bool) -> Instant | None:
         shard = desk.shard
-        if (desk.more and not hold) or desk.fresh or desk.commands or desk.reports or desk.nudged:
+        if (desk.more and not hold) or desk.fresh or desk.commands or desk.urgent or desk.nudged:
             return desk.not_before
         times = [at for worker in shard.placed if (at := self._lease_over(desk, worker)) is not None]
         if not hold:
@@ -349,6 +383,8 @@ class Instance:
         if shard.retries:
             times.append(shard.retries[0][0])
         times += [command.expires for command in shard.held_commands]
+        alive = self._alive_at(desk, hold)
+        times += [alive] if alive is not None else []
         if desk.changes and not hold:  # a held watermark reaches no revision
             full = len(desk.changes) >= bounds.STEP_CHANGES
             times.append(desk.committed + (0 if full else bounds.CHANGES_LINGER_MS))

@@ -60,6 +60,14 @@ class Applied(NamedTuple):
     cancelled: Sequence[Block]
 
 
+def folded(shard: ShardId, commits: Iterable[Commit]) -> Shard:
+    """The state that a ledger's commits give. It touches nothing else: it may be made in a thread."""
+    state = Shard(shard)
+    state.restore(commits)
+    state.sorted_jobs()
+    return state
+
+
 class Shard:
     """The state of one shard. Read it freely; write it only through `apply`."""
 
@@ -176,6 +184,16 @@ class Shard:
             if number == 0:
                 self.seq = commit.seq - 1
             self.apply(commit)
+
+    def holdings(self) -> list[tuple[WorkerRef, Demand, int]]:
+        """What the placed executions hold: how many of each demand at each worker."""
+        found: dict[tuple[WorkerRef, int], tuple[WorkerRef, Demand, int]] = {}
+        for worker, keys in self.placed.items():
+            for key in keys:
+                demand = self.open[key][0].demand
+                _, _, count = found.get((worker, id(demand)), (worker, demand, 0))
+                found[worker, id(demand)] = (worker, demand, count + 1)
+        return list(found.values())
 
     def _advance(self, commit: Commit) -> None:
         self.timetable.advance(commit.watermark)

@@ -272,6 +272,7 @@ def test_a_lease_that_is_the_workers_life_does_not_run_out() -> None:
 def test_a_commit_under_way_while_the_clock_moves_does_not_shorten_a_lease() -> None:
     world = World()
     world.run()
+    world.now += bounds.LEASE_MS // bounds.KEEP_ALIVES_PER_LEASE
     world.core.receive_report(0, Report(W, 1, world.number, True, beat=9), world.now)
     (commit,) = world.core.step(world.now)
     world.core.clock_moved(3_600_000)
