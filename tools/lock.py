@@ -16,6 +16,7 @@ HEADER = "# Made by `make lock` from pyproject.toml; do not edit.\n"
 LOCKS = {
     "runtime.lock": ["pyproject.toml"],
     "build.lock": ["--group", "build"],
+    "cluster.lock": ["pyproject.toml", "--extra", "cluster"],
     "dev.lock": ["pyproject.toml", "--extra", "cluster", "--group", "dev"],
 }
 
