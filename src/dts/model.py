@@ -65,6 +65,7 @@ class Cause(StrEnum):
     SCHEDULE = "schedule"
     MANUAL = "manual"
     RETRY = "retry"
+    BACKFILL = "backfill"
 
 
 class ScheduleSpec(NamedTuple):
@@ -89,6 +90,11 @@ class Key(NamedTuple):
         moment = datetime.fromtimestamp(self.at / 1000, UTC)
         text = f"{self.job}@{moment:%Y%m%dT%H%M%S}.{self.at % 1000:03d}Z"
         return f"{text}~{self.nonce}" if self.nonce else text
+
+
+def nonce_of(id: bytes) -> str:
+    """The nonce of the executions that a command makes."""
+    return id.hex()[:12]
 
 
 class WorkerRef(NamedTuple):
@@ -154,6 +160,8 @@ class End(NamedTuple):
     code: int = 0  # exit code, HTTP status; 0 = success or none
     error: str = ""
     result: str = ""
+    kind: str = ""  # of the failure, for machines: timeout, out_of_memory, scratch_full; empty: error and code are all
+    enforced: str = ""  # how each request was held: cpu=cgroup,memory=sampled,storage=none; empty: nothing but slots
 
 
 NO_END = End()
@@ -265,13 +273,104 @@ class Retry(NamedTuple):
     arguments: bytes = b""
 
 
-Command = Run | Cancel | Retry
+class StartBackfill(NamedTuple):
+    """Command: run the instants of a job's schedule in `(after, until]`, at most `parallel` of them open at once."""
+
+    id: bytes
+    job: str
+    issued: Instant
+    expires: Instant
+    revision: int
+    after: Instant
+    until: Instant
+    parallel: int
+
+
+class StopBackfill(NamedTuple):
+    """Command: start nothing more of a backfill and end what of it is open."""
+
+    id: bytes
+    job: str
+    issued: Instant
+    expires: Instant
+    backfill: str  # its nonce
+    reason: str = ""
+
+
+Command = Run | Cancel | Retry | StartBackfill | StopBackfill
 
 
 def new_key(command: Run | Retry) -> Key:
     """The execution that a command makes: known as soon as the command is."""
     job = command.job if isinstance(command, Run) else command.key.job
-    return Key(job, command.issued, command.id.hex()[:12])
+    return Key(job, command.issued, nonce_of(command.id))
+
+
+def answer_of(command: Command) -> str:
+    """What a command makes or is about, as its answer names it: an execution's id or a backfill's."""
+    match command:
+        case Run() | Retry():
+            return str(new_key(command))
+        case Cancel():
+            return str(command.key)
+        case StartBackfill():
+            return backfill_id(command.job, nonce_of(command.id))
+        case StopBackfill():
+            return backfill_id(command.job, command.backfill)
+
+
+class BackfillState(IntEnum):
+    """FORGOTTEN is said once, when a shard knows too many that are over."""
+
+    RUNNING = 1
+    DONE = 2
+    CANCELLED = 3
+    FORGOTTEN = 4
+
+
+ENDS = (
+    Status.COMPLETED,
+    Status.FAILED,
+    Status.SKIPPED,
+    Status.CANCELLED,
+    Status.LOST,
+)  # the order of a backfill's tally
+
+
+def backfill_id(job: str, nonce: str) -> str:
+    """`<job>~<12 hex>`: the hex digits are also the nonce of its executions."""
+    return f"{job}~{nonce}"
+
+
+class Backfill(NamedTuple):
+    """How far a backfill is. Its instants are those of `schedules` (in force when it began) in `(after, until]`."""
+
+    id: bytes  # of its command
+    job: str
+    began: Instant
+    after: Instant
+    until: Instant
+    schedules: tuple[ScheduleSpec, ...]
+    parallel: int
+    size: int  # how many instants there are
+    cursor: Instant  # the instants up to it have their executions
+    started: int = 0  # executions made
+    tally: tuple[int, ...] = (0,) * len(ENDS)  # ... of which ended so, in the order of ENDS
+    state: BackfillState = BackfillState.RUNNING
+    ended: Instant = 0
+    reason: str = ""
+
+    @property
+    def nonce(self) -> str:
+        return nonce_of(self.id)
+
+    @property
+    def open(self) -> int:
+        """Executions that have not ended."""
+        return self.started - sum(self.tally)
+
+    def __str__(self) -> str:
+        return backfill_id(self.job, self.nonce)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +394,7 @@ class Commit:
     commands: Sequence[bytes] = ()  # applied command ids
     waiting: Sequence[Command] = ()  # commands held for a revision: all of them
     answers: Sequence[tuple[bytes, str]] = ()  # command id -> execution id, or '!' and why not: for who waits
+    backfills: Sequence[Backfill] = ()  # those that this step began or brought forward, each whole
 
 
 class Change(NamedTuple):
@@ -390,6 +490,13 @@ class Intent(NamedTuple):
     revisions: tuple[tuple[str, int], ...]  # (job, revision)
 
 
+class Told(NamedTuple):
+    """Commits as the world hears of them: without definitions and debts. Of one told in parts only the last has its watermark."""
+
+    commits: Sequence[Commit]
+    reached: Sequence[tuple[ShardId, int, Instant]]  # (shard, position after its last one, when that was told)
+
+
 class StoredJob(NamedTuple):
     """A job's current row."""
 
@@ -444,6 +551,8 @@ class WorkerInfo(NamedTuple):
     host: str = ""
     pid: int = 0
     version: str = ""
+    credited: bool = False  # True: only what it credits to this instance may be used (core/credits.py)
+    cordoned: bool = False  # nothing new is to be placed there
 
 
 class WorkerView(NamedTuple):
@@ -454,6 +563,9 @@ class WorkerView(NamedTuple):
     attempts: int
     attached: bool
     heard: Instant
+    cordoned: bool = False
+    leaving: bool = False
+    credit: Demand | None = None  # what of it the asked instance may use
 
 
 class JobView(NamedTuple):

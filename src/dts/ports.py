@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
+from dts.amounts import Vector
 from dts.model import (
     Change,
     Command,
@@ -31,6 +32,7 @@ from dts.model import (
     ShardView,
     StoredJob,
     Term,
+    Told,
     WorkerInfo,
     WorkerRef,
     WorkerView,
@@ -196,6 +198,30 @@ class History(Protocol):
         ...
 
 
+class EventSource(Protocol):
+    """What shards' owners tell the world, for readers who share the shards among them: each event at least once, in order."""
+
+    async def take(self) -> Told:
+        """What came since; waits for something. Bounded."""
+        ...
+
+    def done(self, told: Told) -> None:
+        """It is written down: neither we nor whoever reads these shards next need hear it again."""
+        ...
+
+    def lag(self, now: Instant) -> int | None:
+        """Ms that what is done lies behind what was told: 0 when all is; None while no shard is ours."""
+        ...
+
+
+class Record(Protocol):
+    """Where the projector writes history."""
+
+    async def write(self, commits: Sequence[Commit]) -> int:
+        """Durable on return; how many rows. May be repeated. Raises Unavailable or OutcomeUnknown: repeat all of it."""
+        ...
+
+
 class OutputStore(Protocol):
     """What attempts wrote: head and tail, bounded (bounds.OUTPUT_*)."""
 
@@ -250,6 +276,11 @@ class Live(Protocol):
 
     async def workers(self) -> Sequence[WorkerView]: ...
 
+    async def cordon(self, worker: str, *, cordoned: bool, drain: bool = False, grace_ms: int = 0) -> bool:
+        """Nothing new for a worker, or something again. `drain`: it hands back what waits, too, and ends what still runs
+        after the grace time (0: never). False: it is attached to no instance."""
+        ...
+
     async def status(self) -> tuple[Sequence[ShardView], str, Sequence[str]]:
         """Shards owned here, the clock's state ('ok' or why the watermark is held), notes for a person."""
         ...
@@ -266,6 +297,18 @@ class WorkerChannel(Protocol):
         """Asks for a full report."""
         ...
 
+    def cordon(self, worker: WorkerRef, cordoned: bool, drain: bool, grace_ms: int) -> None:
+        """Tells it that it gets nothing new, or something again: it tells all Scheduler instances."""
+        ...
+
+    def want(self, worker: WorkerRef, more: Vector, one: Vector) -> None:
+        """What this instance would use besides what it has (dts/amounts.py); `one`: a single waiting demand."""
+        ...
+
+    def give_back(self, worker: WorkerRef, number: int, kept: Vector) -> None:
+        """With credit `number` known, this instance uses no more than `kept`."""
+        ...
+
 
 class WorkerInbox(Protocol):
     """From workers' streams to the scheduler (services/scheduler implements it)."""
@@ -276,6 +319,14 @@ class WorkerInbox(Protocol):
 
     def detached(self, worker: WorkerRef) -> None:
         """Its stream ended: nothing new is placed there; what it holds stays its own until its leases end."""
+        ...
+
+    def standing(self, worker: WorkerRef, cordoned: bool) -> None:
+        """Whether anything new may be placed there."""
+        ...
+
+    def credit(self, worker: WorkerRef, number: int, share: Vector) -> None:
+        """What of it this instance may use, what it uses already included."""
         ...
 
     def leaving(self, worker: WorkerRef) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from dts.adapters.ended import tells_end
 from dts.codec import (
     block_in,
     block_out,
@@ -21,7 +22,7 @@ from dts.codec import (
     gaps_out,
 )
 from dts.gen.log.v1 import log_pb2 as log
-from dts.model import Block, Close, Commit, Range, Term
+from dts.model import START, Block, Close, Commit, Range, Term
 
 EVENT_EXECUTIONS = 500  # executions told in one event
 EVENT_BYTES = 512 * 1024  # of one event; a single execution may need more (its end: 16 kB, its arguments: 64 kB)
@@ -97,6 +98,24 @@ def commit_in(encoded: bytes) -> Commit:
         commands=list(got.commands),
         waiting=[command_in(each) for each in got.waiting],
         answers=[(each.command, each.answer) for each in got.answers],
+    )
+
+
+def event_in(encoded: bytes) -> Commit:
+    """From an event: what has ended, ranges and terms; the watermark from the last part alone. What raises: as `commit_in`."""
+    got = log.Commit.FromString(encoded)
+    last = got.part + 1 >= got.parts
+    return Commit(
+        shard=got.shard,
+        epoch=got.epoch,
+        seq=got.seq,
+        now=got.now,
+        watermark=(got.watermark_at, got.watermark_job) if last else START,
+        applied=(got.applied_definitions, got.applied_commands),
+        blocks=[block_in(each) for each in got.blocks if tells_end(each.status, each.attempt)],
+        ranges=[Range(each.job, each.revision, each.after, each.until, each.count, each.reason) for each in got.ranges],
+        opened=[_term_in(each) for each in got.opened],
+        closed=[Close(each.job, each.revision, each.until) for each in got.closed],
     )
 
 

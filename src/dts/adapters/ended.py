@@ -13,3 +13,8 @@ def ended_as(block: Block) -> Status | None:
     if block.status.terminal:
         return block.status
     return _ENDED_AS.get(block.status) if block.attempt else None
+
+
+def tells_end(status: int, attempt: int) -> bool:
+    """Whether `ended_as` of such a block is something, before the block is decoded."""
+    return status >= Status.COMPLETED or (attempt > 0 and status in _ENDED_AS)

@@ -144,8 +144,8 @@ class HistoryWriter:
         reached: dict[ShardId, Instant] = {}
         for commit in commits:
             reached[commit.shard] = max(reached.get(commit.shard, 0), commit.watermark[0])
-        for shard, watermark in reached.items():
-            await self._session.write(_PROGRESS, [shard, watermark, 1_000 * watermark + 1])
+        known = [(shard, watermark) for shard, watermark in reached.items() if watermark]
+        await in_flight(known, lambda each: self._session.write(_PROGRESS, [*each, 1_000 * each[1] + 1]))
 
 
 class _Terms:

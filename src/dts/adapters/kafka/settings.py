@@ -37,6 +37,12 @@ GROUP_POLL_S = 0.05
 FEED_BATCH = 5_000  # records taken from the reader at once
 FEED_WAITING = 100_000  # records waiting for one shard: beyond, its partitions are paused
 FEED_POLL_S = 0.1
+EVENTS_WAITING_BYTES = 16 * 1024 * 1024  # events read and not yet written: beyond, reading pauses
+EVENTS_TAKEN_BYTES = 1024 * 1024  # handed over at once, or one event
+EVENTS_POLL_S = 0.1
+EVENTS_BATCH = 500  # records taken from the reader at once
+EVENTS_SESSION_MS = 10_000
+OFFSETS_EVERY_S = 1.0
 PUBLISH_WAITING = 200_000  # records on their way to the brokers: beyond, QueueFull
 
 DAY_MS = 86_400_000
@@ -74,6 +80,11 @@ class KafkaSettings(NamedTuple):
     def group(self) -> str:
         """The consumer group of the schedulers: membership only, it commits no offset."""
         return f"dts-{self.cluster}-schedulers"
+
+    @property
+    def history_group(self) -> str:
+        """The consumer group of the Execution Services: they share the partitions of events."""
+        return f"dts-{self.cluster}-history"
 
     def common(self) -> dict[str, str | int | float | bool]:
         """Configuration of every client."""
