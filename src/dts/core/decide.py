@@ -7,6 +7,7 @@ Order, and why:
    are taken out of 2: it owes them by name.
 4. Owed: gaps and cursors are worked off within what is left of the step's limit.
 5. Commands, against the state before this step; one about a job or an execution that this step changes waits for the next.
+6. Backfills (core/backfill.py): what of them ended in this step is counted, and makes room for their next instants.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import replace
 from itertools import chain, islice
 
 from dts import bounds
+from dts.core import backfill
 from dts.core.changes import cancel, decide_changes
 from dts.core.draft import Draft
 from dts.core.policies import MISSED, retry_delay, settle
@@ -40,8 +42,12 @@ from dts.model import (
     Report,
     Retry,
     Run,
+    StartBackfill,
     Status,
+    StopBackfill,
     WorkerRef,
+    answer_of,
+    new_key,
 )
 
 Room = Callable[[Demand], int]  # at most so many executions of a demand could be placed now
@@ -109,6 +115,7 @@ def decide(
     fresh = fires.blocks(now)
     _commands(shard, draft, commands, fresh)
     _retries(shard, draft, now, fresh)
+    backfill.bring_forward(shard, draft, fresh, limit - fires.count)
     _ready(shard, draft, fresh, room)
     return draft
 
@@ -271,7 +278,7 @@ def _commands(shard: Shard, draft: Draft, commands: Sequence[Change], fresh: lis
         if command.id in known:
             continue
         if command.id in shard.commands or command.id in draft.commands:
-            draft.answers.append((command.id, str(_new_key(command))))
+            draft.answers.append((command.id, answer_of(command)))
         elif not _command(shard, draft, command, fresh):
             held.append(command)
             known.add(command.id)
@@ -281,24 +288,26 @@ def _commands(shard: Shard, draft: Draft, commands: Sequence[Change], fresh: lis
 
 def _must_wait(draft: Draft, changed: Collection[str], command: Command) -> bool:
     """Whether this step changes what the command is about."""
-    if isinstance(command, Run):
-        return command.job in changed
+    match command:
+        case Run() | StartBackfill():
+            return command.job in changed
+        case StopBackfill():
+            return command.job in changed or command.backfill in draft.backfills
     return command.key.job in changed or command.key in draft.touched
-
-
-def _new_key(command: Command) -> Key:
-    if isinstance(command, Cancel):
-        return command.key
-    job = command.job if isinstance(command, Run) else command.key.job
-    return Key(job, command.issued, command.id.hex()[:12])
 
 
 def _command(shard: Shard, draft: Draft, command: Command, fresh: list[Block]) -> bool:
     """Decides a command; False: it waits for its revision."""
-    if isinstance(command, Cancel):
-        _cancel_command(shard, draft, command)
-        return True
-    key = _new_key(command)
+    match command:
+        case Cancel():
+            _cancel_command(shard, draft, command)
+            return True
+        case StartBackfill():
+            return backfill.start(shard, draft, command)
+        case StopBackfill():
+            backfill.stop(shard, draft, command)
+            return True
+    key = new_key(command)
     definition = shard.definitions.get(key.job)
     ready = definition is not None and definition.revision >= command.revision
     if command.expires <= draft.now:
@@ -331,11 +340,11 @@ def _command(shard: Shard, draft: Draft, command: Command, fresh: list[Block]) -
     return True
 
 
-def _cause(command: Command) -> Cause:
+def _cause(command: Run | Retry) -> Cause:
     return Cause.RETRY if isinstance(command, Retry) else Cause.MANUAL
 
 
-def _refusal(shard: Shard, command: Command, definition: Definition) -> str:
+def _refusal(shard: Shard, command: Run | Retry, definition: Definition) -> str:
     if definition.state is JobState.CANCELLED:
         return f"job {definition.job!r} is cancelled: resume it first"
     if isinstance(command, Retry) and command.key in shard.open:

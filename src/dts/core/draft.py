@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from dts.core.shard import Shard
 from dts.model import (
+    Backfill,
     Block,
     Close,
     Command,
@@ -61,6 +62,7 @@ class Draft:
     owed: dict[str, tuple[Owed, ...]] = field(default_factory=dict)
     commands: list[bytes] = field(default_factory=list)
     answers: list[tuple[bytes, str]] = field(default_factory=list)
+    backfills: dict[str, Backfill] = field(default_factory=dict)  # by nonce: begun or brought forward
     acks: dict[WorkerRef, list[Held]] = field(default_factory=dict)
     stray: dict[WorkerRef, list[Held]] = field(default_factory=dict)  # held by a worker, but not (any more) its own
     beats: dict[WorkerRef, int] = field(default_factory=dict)
@@ -109,6 +111,7 @@ class Draft:
             self.commands,
             self.held_commands,
             self.answers,
+            backfills=list(self.backfills.values()),
         )
 
     def _placed(self, block: Block, start: int, to: Placement) -> Block:
@@ -139,6 +142,7 @@ class Draft:
             or self.owed
             or self.commands
             or self.answers
+            or self.backfills
             or self.acks
             or self.stray
             or self.keep_alive

@@ -20,6 +20,8 @@ from dts.core.timetable import Timetable, seen_by, top
 from dts.errors import Bug
 from dts.model import (
     START,
+    Backfill,
+    BackfillState,
     Block,
     Command,
     Commit,
@@ -95,6 +97,7 @@ class Shard:
         self.commands: dict[bytes, Instant] = {}  # applied ids -> when they may be forgotten
         self._expiries: dict[Instant, list[bytes]] = {}
         self.held_commands: tuple[Command, ...] = ()  # wait for a revision
+        self.backfills: dict[str, Backfill] = {}  # by nonce, in the order in which they began
         self.counts = {Status.QUEUED: 0, Status.PLACED: 0, Status.RETRYING: 0}
         self._sorted: list[str] | None = None
 
@@ -132,6 +135,11 @@ class Shard:
             self._owe(job, pieces)
         self.gaps = tuple(commit.gaps)
         self.held_commands = tuple(commit.waiting)
+        for each in commit.backfills:
+            if each.state is BackfillState.FORGOTTEN:
+                self.backfills.pop(each.nonce, None)
+            else:
+                self.backfills[each.nonce] = each
         if commit.commands:
             expires = _hour(commit.now) + bounds.COMMAND_EXPIRY_MS
             self.commands.update(dict.fromkeys(commit.commands, expires))
@@ -367,6 +375,7 @@ class Shard:
                 owed=self._debts() if part == 0 else (),
                 gaps=self.gaps,
                 waiting=self.held_commands,
+                backfills=list(self.backfills.values()) if part == 0 else (),
             )
             commits.append(commit)
         return commits
