@@ -7,6 +7,8 @@ from functools import lru_cache
 
 from dts.gen.log.v1 import log_pb2 as log
 from dts.model import (
+    Backfill,
+    BackfillState,
     Block,
     Cancel,
     Cause,
@@ -24,7 +26,9 @@ from dts.model import (
     Retry,
     Run,
     ScheduleSpec,
+    StartBackfill,
     Status,
+    StopBackfill,
     WorkerRef,
     intern_demand,
 )
@@ -75,12 +79,20 @@ def demand_in(demand: log.Demand) -> Demand:
 
 def end_out(end: End) -> log.End:
     """To log.v1."""
-    return log.End(started=end.started, ended=end.ended, code=end.code, error=end.error, result=end.result)
+    return log.End(
+        started=end.started,
+        ended=end.ended,
+        code=end.code,
+        error=end.error,
+        result=end.result,
+        kind=end.kind,
+        enforced=end.enforced,
+    )
 
 
 def end_in(end: log.End) -> End:
     """From log.v1."""
-    return End(end.started, end.ended, end.code, end.error, end.result)
+    return End(end.started, end.ended, end.code, end.error, end.result, end.kind, end.enforced)
 
 
 def block_out(block: Block) -> log.Block:
@@ -269,6 +281,12 @@ def command_out(command: Command) -> log.Command:
         case Retry():
             out.kind, out.revision, out.arguments = "retry", command.revision, command.arguments
             out.job, out.instant, out.nonce = command.key
+        case StartBackfill():
+            out.kind, out.job, out.revision = "start_backfill", command.job, command.revision
+            out.after, out.until, out.parallel = command.after, command.until, command.parallel
+        case StopBackfill():
+            out.kind, out.job, out.nonce = "stop_backfill", command.job, command.backfill
+            out.reason = command.reason
     return out
 
 
@@ -282,4 +300,49 @@ def command_in(got: log.Command) -> Command:
             return Cancel(got.id, key, got.issued, got.expires, got.reason)
         case "retry":
             return Retry(got.id, key, got.issued, got.expires, got.revision, got.arguments)
+        case "start_backfill":
+            span = (got.after, got.until)
+            return StartBackfill(got.id, got.job, got.issued, got.expires, got.revision, *span, got.parallel)
+        case "stop_backfill":
+            return StopBackfill(got.id, got.job, got.issued, got.expires, got.nonce, got.reason)
     raise ValueError(f"command of an unknown kind {got.kind!r}")
+
+
+def backfill_out(backfill: Backfill) -> log.Backfill:
+    """To log.v1."""
+    return log.Backfill(
+        id=backfill.id,
+        job=backfill.job,
+        began=backfill.began,
+        after=backfill.after,
+        until=backfill.until,
+        schedules=[_schedule_out(spec) for spec in backfill.schedules],
+        parallel=backfill.parallel,
+        size=backfill.size,
+        cursor=backfill.cursor,
+        started=backfill.started,
+        tally=backfill.tally,
+        state=backfill.state,
+        ended=backfill.ended,
+        reason=backfill.reason,
+    )
+
+
+def backfill_in(got: log.Backfill) -> Backfill:
+    """From log.v1."""
+    return Backfill(
+        got.id,
+        got.job,
+        got.began,
+        got.after,
+        got.until,
+        _specs_of(tuple(_schedule_in(each) for each in got.schedules)),
+        got.parallel,
+        got.size,
+        got.cursor,
+        got.started,
+        tuple(got.tally),
+        BackfillState(got.state),
+        got.ended,
+        got.reason,
+    )

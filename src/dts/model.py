@@ -568,6 +568,53 @@ class WorkerView(NamedTuple):
     credit: Demand | None = None  # what of it the asked instance may use
 
 
+class Obstacle(NamedTuple):
+    """Why some workers would not take an execution now. `need` and `have` are in the units of Demand."""
+
+    kind: str  # labels | lacks | full | reserved | draining | cordoned | silent | detached
+    workers: int  # so many
+    resource: str = ""  # of lacks and full: cpu, memory, storage, slots or a custom one
+    need: int = 0
+    have: int = 0  # lacks: the most that any of them has; full: the most that is free at any of them
+    detail: str = ""  # labels: the selector; reserved: for what
+
+    def __str__(self) -> str:
+        match self.kind:
+            case "labels":
+                return f"{self.workers} lack the labels ({self.detail})"
+            case "lacks":
+                return f"{self.workers} lack {self.resource} (need {self.need}, have {self.have})"
+            case "full":
+                return f"{self.workers} full: {self.resource} (need {self.need}, free {self.have})"
+            case "reserved":
+                return f"{self.workers} reserved for {self.detail}"
+            case "silent":
+                return f"{self.workers} not heard of since the take-over"
+            case "detached":
+                return f"{self.workers} not attached"
+            case _:
+                return f"{self.workers} {self.kind}"
+
+
+class Outlook(NamedTuple):
+    """Whether an execution would find a place now, as the owner of its job sees it."""
+
+    workers: int  # known ones
+    open: int  # of them have room now
+    obstacles: tuple[Obstacle, ...] = ()  # the others, by reason
+    ahead: int = 0  # waiting executions that come first
+    clock: str = "ok"  # or why the watermark is held
+
+    @property
+    def text(self) -> str:
+        """For a person: '3 workers: 2 lack memory (need 4096, have 1024), 1 draining'."""
+        if not self.workers:
+            return "no worker is attached"
+        if self.open:
+            return "it is about to be placed"
+        return f"{self.workers} worker{'s' if self.workers > 1 else ''}: {', '.join(map(str, self.obstacles))}"
+
+
 class JobView(NamedTuple):
     """What a job is doing now."""
 

@@ -20,7 +20,8 @@ from dts.errors import FailedPrecondition
 from tests.servers import ROOT, Servers
 
 FOLDER = ROOT / "migrations"
-LAST = 5
+LAST = 6
+NEWEST = "add_enforcement"
 GOLANG_MIGRATE = "github.com/golang-migrate/migrate/v4/cmd/migrate@v4.20.1"
 SAMPLES = {
     "text": "'x'",
@@ -171,8 +172,8 @@ async def test_their_command_and_ours_on_one_keyspace(
         assert (code, text.splitlines()[0].split()[0], len(text.splitlines())) == (0, "3/up", LAST - 2)
         assert theirs("version").strip() == f"{LAST}"
         assert "no change" in theirs("up")
-        assert f"{LAST}/d create_outputs" in theirs("down", "1")
-        assert ours("up", "1")[1].startswith(f"{LAST}/up create_outputs")
+        assert f"{LAST}/d {NEWEST}" in theirs("down", "1")
+        assert ours("up", "1")[1].startswith(f"{LAST}/up {NEWEST}")
         assert ours("goto", "3")[0] == 0
         assert "2/d add_last_run_to_jobs" in theirs("down", "-all")
         assert ours("version") == (0, "no migration\n")

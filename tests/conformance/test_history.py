@@ -37,7 +37,7 @@ async def test_one_execution_with_its_attempts(world: World) -> None:
     async with opened(world) as store:
         epoch, _ = await store.ledger.open(0)
         both = [key, other]
-        ends = [End(1, 2, 3, "first", ""), End(4, 5, 6, "other", "")]
+        ends = [End(1, 2, 3, "first", "", "timeout", "cpu=none"), End(4, 5, 6, "other", "")]
         await store.ledger.commit(commit(epoch, 1, blocks=[block(both, Status.QUEUED)]))
         await store.ledger.commit(commit(epoch, 2, blocks=[block(both, Status.PLACED, 1, fencing=2)]))
         await store.ledger.commit(commit(epoch, 3, blocks=[block(both, Status.RETRYING, 1, ends=ends, failures=1)]))

@@ -50,7 +50,11 @@ def revision(
 
 def block(keys: Sequence[Key], status: Status, attempt: int = 0, **more: object) -> Block:
     """Executions of revision 1; those that ended carry an end each."""
-    ends = [End(10, 20, 0, "", f"result of {key}") for key in keys] if status.terminal and attempt else ()
+    ends = (
+        [End(10, 20, 0, "", f"result of {key}", "", "memory=cgroup") for key in keys]
+        if status.terminal and attempt
+        else ()
+    )
     worker = WORKER if attempt else None
     fields = {"keys": list(keys), "revisions": [1] * len(keys), "demand": SLOT, "status": status, "attempt": attempt}
     return Block(**{**fields, "worker": worker, "ends": ends, **more})  # type: ignore[arg-type]

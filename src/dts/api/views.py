@@ -130,6 +130,8 @@ def execution_message(found: Execution, earlier: tuple[Execution, ...] = ()) -> 
         retry_of=found.retry_of,
         fencing_number=found.fencing,
         attempts=[_attempt(each) for each in earlier],
+        error_kind=end.kind,
+        enforced=_enforced(end.enforced),
     )
     for field, at in (
         (message.start_time, end.started),
@@ -153,7 +155,14 @@ def _attempt(found: Execution) -> execution.Attempt:
         end_time=timestamp(end.ended) if end.ended else None,
         exit_code=end.code,
         error=end.error,
+        error_kind=end.kind,
+        enforced=_enforced(end.enforced),
     )
+
+
+def _enforced(text: str) -> dict[str, str]:
+    """As model.End has it, by resource."""
+    return dict(each.split("=", 1) for each in text.split(",")) if text else {}
 
 
 def range_message(found: Range) -> execution.Range:

@@ -21,7 +21,7 @@ BUCKET_MS = {COMPLETED: MINUTE_MS, OTHERS: HOUR_MS}
 
 EXECUTION = (
     "status, revision, attempt, cause, queued, placed, not_before, worker, fencing, reason, retry_of,"
-    " started, ended, code, error, result"
+    " started, ended, code, error, result, kind, enforced"
 )
 COLUMNS = EXECUTION.count(",") + 1
 
@@ -109,6 +109,8 @@ def values(execution: Execution) -> list[Value]:
         end.code,
         end.error,
         end.result,
+        end.kind,
+        end.enforced,
     ]
 
 
@@ -116,7 +118,9 @@ def execution_of(key: Key, row: Row) -> Execution:
     """From the columns EXECUTION."""
     status, revision, attempt, cause, queued, placed, not_before, worker, fencing, reason, retry_of, *end = row
     shared = (Status(status), attempt, Cause(cause), queued, placed, not_before, worker, fencing, reason, retry_of)
-    return Execution(key, revision, *shared, End(*end))
+    return Execution(
+        key, revision, *shared, End(*end[:-2], *(each or "" for each in end[-2:]))
+    )  # older rows have no kind
 
 
 def dated(at: Instant, number: int) -> int:

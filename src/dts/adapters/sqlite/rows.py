@@ -11,15 +11,15 @@ from dts.adapters.sqlite.bulk import Insert, Row
 from dts.model import NO_END, Block, Cause, Close, End, Execution, Key, Range, ShardId, Status, Term
 
 _ended_blocks = Insert("INSERT INTO ended_blocks", 11)
-_executions = Insert("INSERT INTO executions", 11)
-_attempts = Insert("INSERT OR IGNORE INTO attempts", 12)
+_executions = Insert("INSERT INTO executions", 13)
+_attempts = Insert("INSERT OR IGNORE INTO attempts", 14)
 _ranges = Insert("INSERT OR REPLACE INTO ranges", 6)
 _terms = Insert("INSERT OR REPLACE INTO terms", 7)
 
 # Columns of an Execution, from executions or attempts (as e) joined with ended_blocks (as b).
 EXECUTION = (
     "e.job, e.at, e.nonce, e.revision, e.status, b.cause, b.queued, b.placed, b.not_before, b.worker,"
-    " b.fencing, b.reason, b.retry_of, e.started, e.ended, e.code, e.error, e.result"
+    " b.fencing, b.reason, b.retry_of, e.started, e.ended, e.code, e.error, e.result, e.kind, e.enforced"
 )
 
 
@@ -31,13 +31,13 @@ def write_ended(conn: sqlite3.Connection, blocks: Sequence[Block], first: int) -
         status, last = int(block.status), max(key.at for key in block.keys)
         if block.ends:
             rows += [
-                (key[1], key[0], key[2], revision, status, id, end[0], end[1], end[2], end[3], end[4])
+                (key[1], key[0], key[2], revision, status, id, *end)
                 for key, revision, end in zip(block.keys, block.revisions, block.ends, strict=True)
             ]
             last = max(last, *(end[1] for end in block.ends))
         else:
             rows += [
-                (key[1], key[0], key[2], revision, status, id, 0, 0, 0, "", "")
+                (key[1], key[0], key[2], revision, status, id, 0, 0, 0, "", "", "", "")
                 for key, revision in zip(block.keys, block.revisions, strict=True)
             ]
         shared.append(_shared_row(id, last, block))
@@ -96,7 +96,8 @@ STATUSES = {int(status): status for status in Status}
 
 
 def execution_of(
-    row: tuple[str, int, str, int, int, str, int, int, int, str, int, str, str, int, int, int, str, str], attempt: int
+    row: tuple[str, int, str, int, int, str, int, int, int, str, int, str, str, int, int, int, str, str, str, str],
+    attempt: int,
 ) -> Execution:
     """From a row of EXECUTION."""
     job, at, nonce, revision, status, cause, queued, placed, not_before, worker, fencing, reason, retry_of = row[:13]

@@ -95,7 +95,15 @@ CREATE TABLE outputs (
 CREATE INDEX outputs_updated ON outputs (updated);
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST,)
+# Why an attempt failed, for machines, and how its requests were held.
+_ENFORCEMENT = """
+ALTER TABLE executions ADD COLUMN kind TEXT NOT NULL DEFAULT '';
+ALTER TABLE executions ADD COLUMN enforced TEXT NOT NULL DEFAULT '';
+ALTER TABLE attempts ADD COLUMN kind TEXT NOT NULL DEFAULT '';
+ALTER TABLE attempts ADD COLUMN enforced TEXT NOT NULL DEFAULT '';
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _ENFORCEMENT)
 VERSION = len(MIGRATIONS)
 
 

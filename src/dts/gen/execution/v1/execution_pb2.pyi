@@ -26,6 +26,26 @@ class ExecutionResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class EnforcedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
@@ -46,6 +66,8 @@ class ExecutionResponse(_message.Message):
     FENCING_NUMBER_FIELD_NUMBER: _builtins.int
     RETRY_TIME_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
+    ERROR_KIND_FIELD_NUMBER: _builtins.int
+    ENFORCED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     job_id: _builtins.str
     status: _builtins.str
@@ -62,6 +84,8 @@ class ExecutionResponse(_message.Message):
     """why it waits, was skipped, cancelled or lost"""
     retry_of: _builtins.str
     fencing_number: _builtins.int
+    error_kind: _builtins.str
+    """timeout, out_of_memory, scratch_full; empty: error and exit_code are all that is known"""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -79,6 +103,10 @@ class ExecutionResponse(_message.Message):
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]:
         """earlier attempts, of GetExecution only"""
+
+    @_builtins.property
+    def enforced(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """how the last attempt's requests were held: cpu, memory, storage -> cgroup, sampled, none"""
 
     def __init__(
         self,
@@ -103,10 +131,12 @@ class ExecutionResponse(_message.Message):
         fencing_number: _builtins.int = ...,
         retry_time: _timestamp_pb2.Timestamp | None = ...,
         attempts: _abc.Iterable[Global___Attempt] | None = ...,
+        error_kind: _builtins.str = ...,
+        enforced: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "placed_time", b"placed_time", "queued_time", b"queued_time", "retry_time", b"retry_time", "scheduled_time", b"scheduled_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempts", b"attempts", "cause", b"cause", "end_time", b"end_time", "error", b"error", "exit_code", b"exit_code", "fencing_number", b"fencing_number", "id", b"id", "job_id", b"job_id", "placed_time", b"placed_time", "queued_time", b"queued_time", "reason", b"reason", "result", b"result", "retry_of", b"retry_of", "retry_time", b"retry_time", "revision", b"revision", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "status", b"status", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempts", b"attempts", "cause", b"cause", "end_time", b"end_time", "enforced", b"enforced", "error", b"error", "error_kind", b"error_kind", "exit_code", b"exit_code", "fencing_number", b"fencing_number", "id", b"id", "job_id", b"job_id", "placed_time", b"placed_time", "queued_time", b"queued_time", "reason", b"reason", "result", b"result", "retry_of", b"retry_of", "retry_time", b"retry_time", "revision", b"revision", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "status", b"status", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -118,6 +148,26 @@ class Attempt(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class EnforcedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ATTEMPT_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     WORKER_ID_FIELD_NUMBER: _builtins.int
@@ -125,16 +175,21 @@ class Attempt(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     EXIT_CODE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    ERROR_KIND_FIELD_NUMBER: _builtins.int
+    ENFORCED_FIELD_NUMBER: _builtins.int
     attempt: _builtins.int
     status: _builtins.str
     """FAILED, LOST"""
     worker_id: _builtins.str
     exit_code: _builtins.int
     error: _builtins.str
+    error_kind: _builtins.str
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def enforced(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
         self,
         *,
@@ -145,10 +200,12 @@ class Attempt(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         exit_code: _builtins.int = ...,
         error: _builtins.str = ...,
+        error_kind: _builtins.str = ...,
+        enforced: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "end_time", b"end_time", "error", b"error", "exit_code", b"exit_code", "start_time", b"start_time", "status", b"status", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "end_time", b"end_time", "enforced", b"enforced", "error", b"error", "error_kind", b"error_kind", "exit_code", b"exit_code", "start_time", b"start_time", "status", b"status", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -89,12 +89,18 @@ class End(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ENFORCED_FIELD_NUMBER: _builtins.int
     started: _builtins.int
     """ms"""
     ended: _builtins.int
     code: _builtins.int
     error: _builtins.str
     result: _builtins.str
+    kind: _builtins.str
+    """of the failure: timeout, out_of_memory, scratch_full"""
+    enforced: _builtins.str
+    """cpu=cgroup,memory=sampled,storage=none"""
     def __init__(
         self,
         *,
@@ -103,10 +109,12 @@ class End(_message.Message):
         code: _builtins.int = ...,
         error: _builtins.str = ...,
         result: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        enforced: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "ended", b"ended", "error", b"error", "result", b"result", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "ended", b"ended", "enforced", b"enforced", "error", b"error", "kind", b"kind", "result", b"result", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
