@@ -14,6 +14,7 @@ from dts.model import (
     Command,
     Commit,
     Definition,
+    Demand,
     Effects,
     Execution,
     ExecutionQuery,
@@ -23,6 +24,7 @@ from dts.model import (
     JobView,
     Key,
     Outcome,
+    Outlook,
     Output,
     Position,
     Range,
@@ -275,6 +277,11 @@ class Live(Protocol):
         ...
 
     async def workers(self) -> Sequence[WorkerView]: ...
+
+    async def outlook(self, job: str, demand: Demand, queued: Instant) -> Outlook | None:
+        """Whether an execution of a job with this demand, waiting since `queued`, would find a place now, as the job's owner
+        sees it. None: no owner knows the job."""
+        ...
 
     async def cordon(self, worker: str, *, cordoned: bool, drain: bool = False, grace_ms: int = 0) -> bool:
         """Nothing new for a worker, or something again. `drain`: it hands back what waits, too, and ends what still runs

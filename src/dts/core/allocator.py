@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from dts.core import selector
 from dts.core.draft import Draft, Placement
-from dts.core.fleet import Fleet, Member, amounts
-from dts.model import Block, Demand, ShardId, WorkerRef
+from dts.core.fleet import Fleet, Member, amounts, needs
+from dts.model import Block, Demand, Obstacle, Outlook, ShardId, WorkerRef
 
 Eligible = Callable[[ShardId, WorkerRef], int | None]  # number of the worker's last report to the shard; None: not yet
 
@@ -87,27 +88,40 @@ class Allocator:
                 left -= size
         return left
 
-    def why_not(self, demand: Demand) -> str:
-        """Why an execution of this demand waits, for a person: '3 workers: 2 lack memory (need 4096, have 1024), 1 is full'."""
-        if not self.fleet.members:
-            return "no worker is attached"
-        reasons: dict[str, int] = {}
-        for member in self.fleet.members.values():
-            reason = self._why_not(member, demand)
-            if reason:
-                reasons[reason] = reasons.get(reason, 0) + 1
-        if not reasons:
-            return "it is about to be placed"
-        count = len(self.fleet.members)
-        listed = ", ".join(f"{number} {reason}" for reason, number in reasons.items())
-        return f"{count} worker{'s' if count > 1 else ''}: {listed}"
+    def outlook(self, demand: Demand, heard: Callable[[WorkerRef], bool] = lambda worker: True) -> Outlook:
+        """Which workers would take an execution of this demand now, and why the others would not.
 
-    def _why_not(self, member: Member, demand: Demand) -> str:
-        if not member.attached:
-            return "not attached"
-        if member.leaving:
-            return "draining"
-        lacks = member.could(demand)
-        if lacks:
-            return lacks
-        return "" if member.fits(demand) else "full"
+        `heard`: whether the worker has reported to the execution's shard.
+        """
+        members = self.fleet.members.values()
+        obstacles: dict[tuple[str, str, int, str], Obstacle] = {}
+        for member in members:
+            found = _obstacle(member, demand, heard)
+            if found is not None:
+                name = (found.kind, found.resource, found.need, found.detail)
+                known = obstacles.get(name, found._replace(workers=0))
+                obstacles[name] = known._replace(workers=known.workers + 1, have=max(known.have, found.have))
+        fitting = len(members) - sum(each.workers for each in obstacles.values())
+        return Outlook(len(members), fitting, tuple(sorted(obstacles.values(), key=lambda each: -each.workers)))
+
+    def why_not(self, demand: Demand) -> str:
+        """Why an execution of this demand waits, for a person: '3 workers: 2 lack memory (need 4096, have 1024), 1 draining'."""
+        return self.outlook(demand).text
+
+
+def _obstacle(member: Member, demand: Demand, heard: Callable[[WorkerRef], bool]) -> Obstacle | None:
+    if not member.attached:
+        return Obstacle("detached", 1)
+    if member.leaving:
+        return Obstacle("draining", 1)
+    if not selector.matches(demand.selector, member.labels):
+        return Obstacle("labels", 1, detail=demand.selector)
+    free = dict(member.free(demand))
+    for name, have in member.has(demand):
+        need = needs(demand)[name]
+        if need > have:
+            return Obstacle("lacks", 1, name, need, have)
+    for name, need in needs(demand).items():
+        if need > free[name]:
+            return Obstacle("full", 1, name, need, max(free[name], 0))
+    return None if heard(member.info.ref) else Obstacle("silent", 1)

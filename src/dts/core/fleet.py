@@ -22,6 +22,12 @@ def amounts(demand: Demand) -> Amounts:
     return demand.cpu, demand.memory, demand.storage, demand.slots
 
 
+def needs(demand: Demand) -> dict[str, int]:
+    """What one execution asks for, by the resource's name; what it does not ask for is left out."""
+    fixed = zip(("cpu", "memory", "storage", "slots"), amounts(demand), strict=True)
+    return {name: need for name, need in (*fixed, *demand.custom) if need}
+
+
 class Member:
     """One worker id: the capacity of the incarnation that gets new work, and what all its incarnations hold."""
 
@@ -59,19 +65,21 @@ class Member:
                     room = min(room, (have_custom.get(name, 0) - self.custom.get(name, 0)) // need)
         return max(room, 0)
 
-    def could(self, demand: Demand) -> str:
-        """'' when an empty worker of this kind could run it, else what it lacks."""
-        if not selector.matches(demand.selector, self.labels):
-            return f"lack the labels ({demand.selector})"
-        names = ("cpu", "memory", "storage", "slots")
-        for name, have, need in zip(names, amounts(self.info.total), amounts(demand), strict=True):
-            if need > have:
-                return f"lack {name} (need {need}, have {have})"
-        have_custom = dict(self.info.total.custom)
-        for name, need in demand.custom:
-            if need > have_custom.get(name, 0):
-                return f"lack {name} (need {need}, have {have_custom.get(name, 0)})"
-        return ""
+    def has(self, demand: Demand) -> Iterable[tuple[str, int]]:
+        """How much there is, when nothing else runs, of each resource that a demand asks for."""
+        total = self.info.total
+        fixed = {"cpu": total.cpu, "memory": total.memory, "storage": total.storage, "slots": total.slots}
+        have = {**dict(total.custom), **fixed}
+        return [(name, have.get(name, 0)) for name in needs(demand)]
+
+    def free(self, demand: Demand) -> Iterable[tuple[str, int]]:
+        """How much of each resource that a demand asks for is not taken. Slots alone may wait in the backlog."""
+        cpu, memory, storage, slots = self.taken
+        used = {**self.custom, "cpu": cpu, "memory": memory, "storage": storage, "slots": slots}
+        backlog = self.info.backlog if demand.slots_only else 0
+        return [
+            (name, have + (backlog if name == "slots" else 0) - used.get(name, 0)) for name, have in self.has(demand)
+        ]
 
     def add(self, demand: Demand, count: int) -> None:
         """Takes (or, with a negative count, gives back) room for `count` executions."""

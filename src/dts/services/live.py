@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
+from itertools import islice, takewhile
 
 from dts.core.instance import Desk, Instance
 from dts.core.timetable import times_of
@@ -11,6 +12,7 @@ from dts.model import (
     LAST_JOB,
     NO_END,
     Definition,
+    Demand,
     End,
     Execution,
     ExecutionQuery,
@@ -18,6 +20,7 @@ from dts.model import (
     JobState,
     JobView,
     Key,
+    Outlook,
     ShardView,
     Status,
     WorkerView,
@@ -81,6 +84,31 @@ def execution(core: Instance, desk: Desk, key: Key) -> Execution | None:
         block.retry_of,
         End(started=started) if attempt == block.attempt else (block.ends[place] if block.ends else NO_END),
     )
+
+
+AHEAD = 10_000  # executions that come first are counted up to here
+
+
+def outlook(core: Instance, desk: Desk, demand: Demand, queued: Instant, clock: str) -> Outlook:
+    """Whether an execution of a job of this shard would find a place now."""
+    number = {worker for worker, seen in desk.seen.items() if seen.number}
+    found = core.allocator.outlook(demand, number.__contains__)
+    return found._replace(ahead=_ahead(core, demand, queued), clock=clock)
+
+
+def _ahead(core: Instance, demand: Demand, queued: Instant) -> int:
+    """Waiting executions of a higher priority, and older ones of the same."""
+    count = 0
+    for desk in core.desks.values():
+        for other, keys in desk.shard.waiting.items():
+            if other.priority > demand.priority:
+                count += len(keys)
+            elif other.priority == demand.priority:
+                older = (desk.shard.open[key][0].queued < queued for key in islice(keys, AHEAD))
+                count += sum(takewhile(bool, older))
+            if count >= AHEAD:
+                return AHEAD
+    return count
 
 
 def order(key: Key) -> tuple[Instant, str, str]:

@@ -17,6 +17,7 @@ from dts.model import (
     Command,
     Commit,
     Definition,
+    Demand,
     Effects,
     Execution,
     ExecutionQuery,
@@ -25,6 +26,7 @@ from dts.model import (
     JobView,
     Key,
     Outcome,
+    Outlook,
     Range,
     Report,
     ShardId,
@@ -399,6 +401,11 @@ class Scheduler:
     async def workers(self) -> Sequence[WorkerView]:
         """The fleet."""
         return live.worker_views(self.core)
+
+    async def outlook(self, job: str, demand: Demand, queued: Instant) -> Outlook | None:
+        """Whether an execution of a job with this demand would find a place now."""
+        desk = self._desk_of(job)
+        return None if desk is None else live.outlook(self.core, desk, demand, queued, self.clock.state)
 
     async def status(self) -> tuple[Sequence[ShardView], str, Sequence[str]]:
         """Shards, clock, notes."""
