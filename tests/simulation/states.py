@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dts.codec import (
+    backfill_in,
+    backfill_out,
     block_in,
     block_out,
     command_in,
@@ -59,6 +61,7 @@ def canon(shard: Shard) -> Canon:
         "gaps": shard.gaps,
         "commands": set(shard.commands),
         "held_commands": shard.held_commands,
+        "backfills": dict(shard.backfills),
         "counts": dict(shard.counts),
     }
 
@@ -87,6 +90,7 @@ def recoded(commit: Commit) -> Commit:
         owed=[debt_in(debt_out(job, pieces)) for job, pieces in commit.owed],
         gaps=gaps_in(gaps_out(commit.gaps)),
         waiting=[command_in(command_out(each)) for each in commit.waiting],
+        backfills=[backfill_in(backfill_out(each)) for each in commit.backfills],
     )
 
 

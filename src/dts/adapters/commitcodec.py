@@ -10,6 +10,8 @@ from dataclasses import replace
 
 from dts.adapters.ended import tells_end
 from dts.codec import (
+    backfill_in,
+    backfill_out,
     block_in,
     block_out,
     command_in,
@@ -54,6 +56,7 @@ class Encoded:
             gaps=gaps_out(commit.gaps).gaps,
             commands=list(commit.commands),
             waiting=[command_out(each) for each in commit.waiting],
+            backfills=[backfill_out(each) for each in commit.backfills],
         )
         blocks = (piece for _, piece in self._told)
         return b"".join((_head(commit), own.SerializeToString(), self._shared, *blocks))
@@ -98,6 +101,7 @@ def commit_in(encoded: bytes) -> Commit:
         commands=list(got.commands),
         waiting=[command_in(each) for each in got.waiting],
         answers=[(each.command, each.answer) for each in got.answers],
+        backfills=[backfill_in(each) for each in got.backfills],
     )
 
 

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from dts.adapters.commitcodec import EVENT_BYTES, EVENT_EXECUTIONS, Encoded, commit_in, commit_out, slices
 from dts.gen.log.v1 import log_pb2 as log
 from dts.model import (
+    Backfill,
+    BackfillState,
     Block,
     Cancel,
     Cause,
@@ -29,7 +31,9 @@ from dts.model import (
     Retry,
     Run,
     ScheduleSpec,
+    StartBackfill,
     Status,
+    StopBackfill,
     Term,
     WorkerRef,
 )
@@ -123,10 +127,32 @@ commits = st.builds(
     st.lists(
         st.builds(Run, ids, names, instants, instants, revisions, st.binary(max_size=3))
         | st.builds(Cancel, ids, keys, instants, instants, texts)
-        | st.builds(Retry, ids, keys, instants, instants, revisions, st.binary(max_size=3)),
+        | st.builds(Retry, ids, keys, instants, instants, revisions, st.binary(max_size=3))
+        | st.builds(StartBackfill, ids, names, instants, instants, revisions, instants, instants, small)
+        | st.builds(StopBackfill, ids, names, instants, instants, texts, texts),
         max_size=3,
     ),
     st.lists(st.tuples(ids, texts), max_size=2),
+    st.lists(
+        st.builds(
+            Backfill,
+            ids,
+            names,
+            instants,
+            instants,
+            instants,
+            definitions.map(lambda definition: definition.schedules),
+            small,
+            instants,
+            instants,
+            instants,
+            st.tuples(small, small, small, small, small),
+            st.sampled_from(BackfillState),
+            instants,
+            texts,
+        ),
+        max_size=2,
+    ),
 )
 
 
@@ -151,7 +177,7 @@ def test_events_tell_what_was_decided(one: Commit) -> None:
 def test_every_field_of_a_commit_is_encoded() -> None:
     """A field that is added to the model and forgotten here would be lost at a take-over."""
     fields = {"shard", "epoch", "seq", "now", "watermark", "applied", "blocks", "ranges", "opened", "closed"}
-    fields |= {"definitions", "kept", "owed", "gaps", "commands", "waiting", "answers"}
+    fields |= {"definitions", "kept", "owed", "gaps", "commands", "waiting", "answers", "backfills"}
     assert set(Commit.__slots__) == fields
 
 

@@ -16,10 +16,19 @@ from dts.adapters.sqlite.reader import Reader
 from dts.adapters.sqlite.rows import write_attempts, write_ended, write_ranges, write_terms
 from dts.adapters.sqlite.shapes import COLUMNS, definition_of
 from dts.adapters.sqlite.writer import Writer
-from dts.codec import command_in, command_out, debt_in, debt_out, gaps_in, gaps_out
+from dts.codec import (
+    backfill_in,
+    backfill_out,
+    command_in,
+    command_out,
+    debt_in,
+    debt_out,
+    gaps_in,
+    gaps_out,
+)
 from dts.errors import Bug, OutcomeUnknown, OwnershipLost, QueueFull, StoreDamaged, Unavailable
 from dts.gen.log.v1 import log_pb2 as log
-from dts.model import LAST_JOB, Commit, Definition, Instant, JobState, Outcome, ShardId, Term
+from dts.model import LAST_JOB, Backfill, BackfillState, Commit, Definition, Instant, JobState, Outcome, ShardId, Term
 
 SHARD: ShardId = 0  # one file is one shard
 COMMANDS_AT_ONCE = 64  # ids marked by one statement
@@ -138,6 +147,8 @@ class SqliteLedger:
                 conn.execute("INSERT OR REPLACE INTO owed VALUES (?, ?, ?)", (commit.shard, job, debt))
             else:
                 conn.execute("DELETE FROM owed WHERE shard = ? AND job = ?", (commit.shard, job))
+        if commit.backfills:
+            _write_backfills(conn, commit.shard, commit.backfills)
         if commit.commands:
             _mark(conn, commit.commands, commit.now)
         return plan, self._ended + len(ended) + len(tried)
@@ -182,6 +193,15 @@ def _mark(conn: sqlite3.Connection, ids: Sequence[bytes], now: Instant) -> None:
     conn.execute(f"DELETE FROM commands WHERE pos IN ({old})", (now, FORGOTTEN_AT_ONCE))
 
 
+def _write_backfills(conn: sqlite3.Connection, shard: ShardId, backfills: Sequence[Backfill]) -> None:
+    for each in backfills:
+        if each.state is BackfillState.FORGOTTEN:
+            conn.execute("DELETE FROM backfills WHERE shard = ? AND nonce = ?", (shard, each.nonce))
+        else:
+            row = (shard, each.nonce, each.began, backfill_out(each).SerializeToString())
+            conn.execute("INSERT OR REPLACE INTO backfills VALUES (?, ?, ?, ?)", row)
+
+
 def _load(conn: sqlite3.Connection, shard: ShardId) -> tuple[Commit, OpenBlocks, int]:
     """The whole state of a shard, from one snapshot."""
     conn.execute("BEGIN")
@@ -197,6 +217,7 @@ def _load(conn: sqlite3.Connection, shard: ShardId) -> tuple[Commit, OpenBlocks,
         current = {(term.job, term.revision) for term in opened}
         debts = conn.execute("SELECT debt FROM owed WHERE shard = ?", (shard,))
         owed = [debt_in(log.Debt.FromString(debt)) for (debt,) in debts]
+        backfills = conn.execute("SELECT backfill FROM backfills WHERE shard = ? ORDER BY began, nonce", (shard,))
         commit = Commit(
             shard=shard,
             epoch=epoch,
@@ -212,6 +233,7 @@ def _load(conn: sqlite3.Connection, shard: ShardId) -> tuple[Commit, OpenBlocks,
             gaps=gaps_in(log.Gaps.FromString(gaps)),
             commands=[id for (id,) in conn.execute("SELECT id FROM commands WHERE applied = 1")],
             waiting=[command_in(each) for each in log.Commands.FromString(waiting).commands],
+            backfills=[backfill_in(log.Backfill.FromString(each)) for (each,) in backfills],
         )
     finally:
         conn.execute("COMMIT")

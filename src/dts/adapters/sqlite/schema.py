@@ -103,7 +103,13 @@ ALTER TABLE attempts ADD COLUMN kind TEXT NOT NULL DEFAULT '';
 ALTER TABLE attempts ADD COLUMN enforced TEXT NOT NULL DEFAULT '';
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _ENFORCEMENT)
+# How far each backfill is (log.v1.Backfill).
+_BACKFILLS = """
+CREATE TABLE backfills (shard INTEGER, nonce TEXT, began INTEGER NOT NULL, backfill BLOB NOT NULL,
+  PRIMARY KEY (shard, nonce)) WITHOUT ROWID, STRICT;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _ENFORCEMENT, _BACKFILLS)
 VERSION = len(MIGRATIONS)
 
 

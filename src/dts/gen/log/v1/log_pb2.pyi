@@ -513,9 +513,12 @@ class Command(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    PARALLEL_FIELD_NUMBER: _builtins.int
     id: _builtins.bytes
     kind: _builtins.str
-    """run | cancel | retry"""
+    """run | cancel | retry | start_backfill | stop_backfill"""
     job: _builtins.str
     instant: _builtins.int
     nonce: _builtins.str
@@ -524,6 +527,10 @@ class Command(_message.Message):
     revision: _builtins.int
     arguments: _builtins.bytes
     reason: _builtins.str
+    after: _builtins.int
+    """of a backfill"""
+    until: _builtins.int
+    parallel: _builtins.int
     def __init__(
         self,
         *,
@@ -537,14 +544,90 @@ class Command(_message.Message):
         revision: _builtins.int = ...,
         arguments: _builtins.bytes = ...,
         reason: _builtins.str = ...,
+        after: _builtins.int = ...,
+        until: _builtins.int = ...,
+        parallel: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "expires", b"expires", "id", b"id", "instant", b"instant", "issued", b"issued", "job", b"job", "kind", b"kind", "nonce", b"nonce", "reason", b"reason", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "arguments", b"arguments", "expires", b"expires", "id", b"id", "instant", b"instant", "issued", b"issued", "job", b"job", "kind", b"kind", "nonce", b"nonce", "parallel", b"parallel", "reason", b"reason", "revision", b"revision", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Command: _TypeAlias = Command  # noqa: Y015
+
+@_typing.final
+class Backfill(_message.Message):
+    """How far a backfill is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    BEGAN_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    SCHEDULES_FIELD_NUMBER: _builtins.int
+    PARALLEL_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    STARTED_FIELD_NUMBER: _builtins.int
+    TALLY_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    id: _builtins.bytes
+    """of its command"""
+    job: _builtins.str
+    began: _builtins.int
+    """ms"""
+    after: _builtins.int
+    """exclusive"""
+    until: _builtins.int
+    """inclusive"""
+    parallel: _builtins.int
+    size: _builtins.int
+    """how many instants"""
+    cursor: _builtins.int
+    started: _builtins.int
+    """executions made"""
+    state: _builtins.int
+    """1 running, 2 done, 3 cancelled, 4 forgotten"""
+    ended: _builtins.int
+    reason: _builtins.str
+    @_builtins.property
+    def schedules(self) -> _containers.RepeatedCompositeFieldContainer[Global___Schedule]:
+        """in force when it began"""
+
+    @_builtins.property
+    def tally(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """... which ended COMPLETED, FAILED, SKIPPED, CANCELLED, LOST"""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.bytes = ...,
+        job: _builtins.str = ...,
+        began: _builtins.int = ...,
+        after: _builtins.int = ...,
+        until: _builtins.int = ...,
+        schedules: _abc.Iterable[Global___Schedule] | None = ...,
+        parallel: _builtins.int = ...,
+        size: _builtins.int = ...,
+        cursor: _builtins.int = ...,
+        started: _builtins.int = ...,
+        tally: _abc.Iterable[_builtins.int] | None = ...,
+        state: _builtins.int = ...,
+        ended: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "began", b"began", "cursor", b"cursor", "ended", b"ended", "id", b"id", "job", b"job", "parallel", b"parallel", "reason", b"reason", "schedules", b"schedules", "size", b"size", "started", b"started", "state", b"state", "tally", b"tally", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Backfill: _TypeAlias = Backfill  # noqa: Y015
 
 @_typing.final
 class Commands(_message.Message):
@@ -683,7 +766,7 @@ Global___Answer: _TypeAlias = Answer  # noqa: Y015
 @_typing.final
 class Commit(_message.Message):
     """What one step of a shard decided. In the log: whole (in slices, see Record). As an event: without definitions, kept,
-    owed, gaps and waiting, and in parts; the events of one commit add up to it.
+    owed, gaps, waiting and backfills, and in parts; the events of one commit add up to it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -709,6 +792,7 @@ class Commit(_message.Message):
     ANSWERS_FIELD_NUMBER: _builtins.int
     PART_FIELD_NUMBER: _builtins.int
     PARTS_FIELD_NUMBER: _builtins.int
+    BACKFILLS_FIELD_NUMBER: _builtins.int
     shard: _builtins.int
     epoch: _builtins.int
     seq: _builtins.int
@@ -742,6 +826,8 @@ class Commit(_message.Message):
     def waiting(self) -> _containers.RepeatedCompositeFieldContainer[Global___Command]: ...
     @_builtins.property
     def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Answer]: ...
+    @_builtins.property
+    def backfills(self) -> _containers.RepeatedCompositeFieldContainer[Global___Backfill]: ...
     def __init__(
         self,
         *,
@@ -766,10 +852,11 @@ class Commit(_message.Message):
         answers: _abc.Iterable[Global___Answer] | None = ...,
         part: _builtins.int = ...,
         parts: _builtins.int = ...,
+        backfills: _abc.Iterable[Global___Backfill] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "applied_commands", b"applied_commands", "applied_definitions", b"applied_definitions", "blocks", b"blocks", "closed", b"closed", "commands", b"commands", "definitions", b"definitions", "epoch", b"epoch", "gaps", b"gaps", "kept", b"kept", "now", b"now", "opened", b"opened", "owed", b"owed", "part", b"part", "parts", b"parts", "ranges", b"ranges", "seq", b"seq", "shard", b"shard", "waiting", b"waiting", "watermark_at", b"watermark_at", "watermark_job", b"watermark_job"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "applied_commands", b"applied_commands", "applied_definitions", b"applied_definitions", "backfills", b"backfills", "blocks", b"blocks", "closed", b"closed", "commands", b"commands", "definitions", b"definitions", "epoch", b"epoch", "gaps", b"gaps", "kept", b"kept", "now", b"now", "opened", b"opened", "owed", b"owed", "part", b"part", "parts", b"parts", "ranges", b"ranges", "seq", b"seq", "shard", b"shard", "waiting", b"waiting", "watermark_at", b"watermark_at", "watermark_job", b"watermark_job"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
