@@ -8,16 +8,31 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 
 import grpc
 
-from dts import codec
+from dts import amounts, codec
 from dts.bounds import RESOURCE_MAX
 from dts.errors import DtsError
 from dts.gen.worker.v1 import worker_pb2 as pb
 from dts.gen.worker.v1 import worker_pb2_grpc
 from dts.model import Block, Demand, Held, Key, Report, Status, WorkerInfo, WorkerRef
-from dts.services.workers import Acks, Ask, Cancels, Down, Echo, Leased, Leave, Reception, Session
+from dts.services.workers import (
+    Acks,
+    Ask,
+    Cancels,
+    Cordon,
+    Down,
+    Echo,
+    GiveBack,
+    Leased,
+    Leave,
+    Peers,
+    Reception,
+    Session,
+    Want,
+)
 
 PROTOCOL = "1"
 NO_DEMAND = Demand()
+PEERS_LOOK_S = 0.25  # how often what Welcome says is compared with what it said
 
 Context = grpc.aio.ServicerContext[pb.AttachRequest, pb.AttachResponse]
 Outputs = Callable[[Key, int, int, bytes, bool], Awaitable[None]]
@@ -30,6 +45,15 @@ class OutputServicer(worker_pb2_grpc.WorkerServiceServicer):
     def __init__(self, outputs: Outputs, token: str) -> None:
         self._outputs = outputs
         self._token = token
+
+    async def Attach(
+        self, requests: AsyncIterator[pb.AttachRequest], context: Context
+    ) -> AsyncIterator[pb.AttachResponse]:
+        """Not here."""
+        async for _ in requests:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "workers attach to a Scheduler Service, not to this one")
+        for nothing in ():
+            yield nothing
 
     async def PutOutput(
         self, requests: AsyncIterator[pb.PutOutputRequest], context: OutputContext
@@ -51,32 +75,81 @@ class OutputServicer(worker_pb2_grpc.WorkerServiceServicer):
 
 
 class WorkerServicer(OutputServicer):
-    """`token` and `database`: what a worker must say of both to be let in; `lease_ms`: L."""
+    """`token` and `database`: what a worker must say of both to be let in; `lease_ms`: L. `address`: what the others call this
+    instance; `schedulers`: the addresses of all live instances, this one included (none: it is alone); `outputs`: those of the
+    Execution Services, to which output goes (none: here). Both are asked again and again, workers are told what changes."""
 
-    def __init__(self, reception: Reception, *, token: str, database: str, instance: str, lease_ms: int) -> None:
+    def __init__(
+        self,
+        reception: Reception,
+        *,
+        token: str,
+        database: str,
+        instance: str,
+        lease_ms: int,
+        address: str = "",
+        schedulers: Callable[[], Sequence[str]] | None = None,
+        outputs: Callable[[], Sequence[str]] | None = None,
+    ) -> None:
         super().__init__(reception.output, token)
         self._reception = reception
         self._database = database
-        self._welcome = pb.Welcome(instance=instance, lease_ms=lease_ms)
+        self._welcome = pb.Welcome(instance=instance, lease_ms=lease_ms, address=address)
+        self._schedulers = schedulers or tuple
+        self._outputs_at = outputs or tuple
+        self._alone = schedulers is None and outputs is None
+        self._streams = 0
+        self._told: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+        self._teller: asyncio.Task[None] | None = None
+
+    def _peers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return tuple(sorted(self._schedulers())), tuple(sorted(self._outputs_at()))
+
+    async def _tell_peers(self) -> None:
+        """While there are streams: what changes of what Welcome said."""
+        while self._streams:
+            await asyncio.sleep(PEERS_LOOK_S)
+            peers = self._peers()
+            if peers != self._told:
+                self._told = peers
+                self._reception.peers(*peers)
+
+    def _welcomed(self) -> pb.Welcome:
+        """The answer to one more Hello."""
+        if self._alone:
+            return self._welcome
+        schedulers, outputs = peers = self._peers()
+        if peers != self._told:
+            self._told = peers
+            self._reception.peers(*peers)
+        if self._teller is None or self._teller.done():
+            self._teller = asyncio.create_task(self._tell_peers(), name="who tells workers of instances")
+        welcome = pb.Welcome(schedulers=schedulers, outputs=outputs)
+        welcome.MergeFrom(self._welcome)
+        return welcome
 
     async def Attach(
         self, requests: AsyncIterator[pb.AttachRequest], context: Context
     ) -> AsyncIterator[pb.AttachResponse]:
         """One worker's stream, until either side ends it."""
         info = await self._admit(requests, context)
-        yield pb.AttachResponse(welcome=self._welcome)
-        session = self._reception.arrive(info)
-        reader = asyncio.create_task(self._read(requests, session), name=f"reader of worker {info.ref.id}")
-        reader.add_done_callback(lambda _: session.close())
+        self._streams += 1
+        reader: asyncio.Task[None] | None = None
         try:
+            yield pb.AttachResponse(welcome=self._welcomed())
+            session = self._reception.arrive(info)
+            reader = asyncio.create_task(self._read(requests, session), name=f"reader of worker {info.ref.id}")
+            reader.add_done_callback(lambda _: session.close())
             while items := await session.drain():
                 for item in items:
                     for message in encode(item):
                         yield message
         finally:
-            self._reception.depart(session)
-            reader.cancel()
-            await asyncio.wait([reader])
+            self._streams -= 1
+            if reader is not None:
+                self._reception.depart(session)
+                reader.cancel()
+                await asyncio.wait([reader])
         if not reader.cancelled() and isinstance(problem := reader.exception(), ValueError):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(problem))
 
@@ -122,6 +195,14 @@ class WorkerServicer(OutputServicer):
                     await self._reception.report(session, beat.shard, report)
                 case "leaving":
                     self._reception.leaving(session)
+                case "standing":
+                    self._reception.standing(session, request.standing.cordoned)
+                case "credit":
+                    credit = request.credit
+                    size = amounts.CUSTOM + len(session.info.total.custom)
+                    if len(credit.amounts) != size or min(credit.amounts) < 0:
+                        raise ValueError(f"credit: {size} amounts are needed, none below 0")
+                    self._reception.credit(session, credit.number, tuple(credit.amounts))
                 case "report":
                     full = request.report
                     promised[full.shard] = (full.epoch, full.number)
@@ -143,6 +224,8 @@ def _info(hello: pb.Hello) -> WorkerInfo:
         hello.host,
         hello.pid,
         hello.version,
+        hello.credited,
+        hello.cordoned,
     )
 
 
@@ -193,6 +276,16 @@ def encode(item: Down) -> Iterator[pb.AttachResponse]:
                     yield pb.AttachResponse(cancel=cancel)
         case Leave(grace_ms, reason):
             yield pb.AttachResponse(leave=pb.Leave(grace_ms=grace_ms, reason=reason))
+        case Peers(schedulers, outputs):
+            yield pb.AttachResponse(peers=pb.Peers(schedulers=schedulers, outputs=outputs))
+        case Want(more, one):
+            yield pb.AttachResponse(want=pb.Want(more=more, one=one))
+        case GiveBack(number, kept):
+            message = pb.AttachResponse()
+            getattr(message, "return").CopyFrom(pb.Return(number=number, kept=kept))
+            yield message
+        case Cordon(cordoned, drain, grace_ms):
+            yield pb.AttachResponse(cordon=pb.Cordon(cordoned=cordoned, drain=drain, grace_ms=grace_ms))
 
 
 def _lease_out(shard: int, item: Leased) -> pb.Lease:

@@ -26,6 +26,9 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "up": Command("serve", "up", "Run", "Run the server: all services and a worker, over one file"),
+    "job-service": Command("serve", "job_service", "Run", "Run a Job Service of a cluster (Kafka and Cassandra)"),
+    "scheduler-service": Command("serve", "scheduler_service", "Run", "Run a Scheduler Service of a cluster"),
+    "execution-service": Command("serve", "execution_service", "Run", "Run an Execution Service of a cluster"),
     "worker": Command("workers", "group", "Run", "Run a worker; list: the attached ones"),
     "job": Command("jobs", "group", "Jobs", "Create, read, change, run and delete jobs"),
     "next": Command("next", "next_", "Jobs", "When would a schedule fire? Explained, without a server"),

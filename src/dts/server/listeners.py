@@ -18,7 +18,7 @@ from dts.api.http import http_app
 from dts.api.live import LiveServicer
 from dts.api.methods import Service
 from dts.api.rpc import SERVER_OPTIONS, add_grpc_services
-from dts.api.workers import WorkerServicer
+from dts.api.workers import OutputServicer
 from dts.errors import Unavailable
 from dts.gen.live.v1 import live_pb2_grpc
 from dts.gen.worker.v1 import worker_pb2_grpc
@@ -43,7 +43,7 @@ class Listeners:
     def __init__(
         self,
         served: Sequence[Service],
-        workers: WorkerServicer,
+        workers: OutputServicer,
         version: str,
         origins: Sequence[str],
         live: LiveServicer | None = None,

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from dts import bounds
-from dts.errors import FailedPrecondition, NotFound, OutcomeUnknown
+from dts.errors import FailedPrecondition, NotFound, OutcomeUnknown, Unavailable
 from dts.model import (
     Cancel,
     Cause,
@@ -20,10 +20,12 @@ from dts.model import (
     Output,
     Range,
     Retry,
+    ShardId,
     Status,
     new_key,
 )
 from dts.ports import History, JobStore, Live, OutputStore
+from dts.schedule import format_duration
 from dts.services.ids import command_id
 
 FOLLOW_POLL_S = 1.0  # a follower looks at least so often whether the execution has ended
@@ -84,8 +86,16 @@ class ExecutionService:
     """Executions over history, the owners' live view, and what attempts wrote."""
 
     def __init__(
-        self, store: JobStore, live: Live, history: History, outputs: OutputStore, clock: Callable[[], Instant]
+        self,
+        store: JobStore,
+        live: Live,
+        history: History,
+        outputs: OutputStore,
+        clock: Callable[[], Instant],
+        projected: Sequence[ShardId] = (),
     ) -> None:
+        """`projected`: the shards whose history comes after the fact (the cluster); none: it is there with the commit."""
+        self._projected = projected
         self._store = store
         self._live = live
         self._history = history
@@ -101,8 +111,21 @@ class ExecutionService:
         if ended is not None:
             return ended
         if live is None:
+            await self._check_recorded(key)
             raise NotFound("execution", str(key))
         return live, await self._history.attempts(key)
+
+    async def _check_recorded(self, key: Key) -> None:
+        """Raises Unavailable for an execution that history may yet come to: nobody knows then that it never was."""
+        now = self.now()
+        if not self._projected or key.at > now:
+            return
+        reached = min([await self._history.complete_until(shard) for shard in self._projected])
+        if key.at > reached:
+            behind = format_duration(now - reached) if reached else "as long as there are jobs"
+            raise Unavailable(
+                f"execution {str(key)!r} is not in the record yet, which is behind by {behind}: ask again"
+            )
 
     async def check_job(self, job: str) -> None:
         """Raises NotFound for a job that never was; a deleted one's history is still told."""

@@ -6,7 +6,7 @@ The API hands in whole revisions, or an `edit` that makes the next one from the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from dts import bounds
@@ -62,9 +62,12 @@ class JobService:
         history: History,
         clock: Callable[[], Instant],
         publication: Publication | None = None,
+        count: Callable[[], Awaitable[int]] | None = None,
     ) -> None:
-        """`publication`: where the store's write is not the publication (the cluster)."""
+        """`publication`: where the store's write is not the publication (the cluster). `count`: of jobs, where the store
+        would have to look through all of them."""
         self._store = store
+        self._count = count or store.count
         self._publication = publication or Publication(feed, clock)
         self._live = live
         self._history = history
@@ -149,7 +152,7 @@ class JobService:
 
     async def count(self) -> int:
         """Jobs that are not deleted."""
-        return await self._store.count()
+        return await self._count()
 
     async def revisions(self, job: str, before: int, limit: int) -> Sequence[Revision]:
         """Newest first, also of a deleted job. Raises NotFound for one that never was."""

@@ -76,11 +76,11 @@ class KafkaFeed:
         self._poller = threading.Thread(target=self._poll, name="kafka-publish", daemon=True)
         self._poller.start()
 
-    async def publish(self, changes: Sequence[Definition | Command]) -> None:
-        """See ports.JobFeed. Raises Unavailable when a broker did not take all (some may be there: it may be repeated),
-        QueueFull when too much is on its way."""
+    async def publish(self, changes: Sequence[Definition | Command]) -> Sequence[Command]:
+        """See ports.JobFeed: none is given back, what is in the topics is not known here. Raises Unavailable when a broker did not
+        take all (some may be there: it may be repeated), QueueFull when too much is on its way."""
         if not changes:
-            return
+            return ()
         batch = _Batch(len(changes))
         for number, change in enumerate(changes):
             try:
@@ -92,6 +92,7 @@ class KafkaFeed:
         failed = await batch.done
         if failed is not None:
             raise Unavailable(f"Kafka did not take the change: {failed.str()}")
+        return ()
 
     def _produce(self, change: Definition | Command, batch: _Batch) -> None:
         job = job_of(change)

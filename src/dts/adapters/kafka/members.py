@@ -19,7 +19,7 @@ from dts.model import ShardId
 log = logging.getLogger("dts.kafka")
 
 LOOK_S = 0.5  # between two looks
-ANSWER_S = 5.0
+ANSWER_S = 2.0
 
 Seats = Mapping[str, frozenset[ShardId]]
 

@@ -32,6 +32,10 @@ class KafkaStore:
         partitions = await asyncio.to_thread(prepare, settings)
         return cls(settings, partitions, probe)
 
+    async def leave(self) -> None:
+        """Leaves the group: the others take the shards over, without waiting for a session to end."""
+        await self._membership.close()
+
     async def close(self) -> None:
         """Leaves the group, lets the shards go, ends the threads."""
         await self._membership.close()
