@@ -12,6 +12,8 @@ from dts.model import (
     ExecutionQuery,
     JobView,
     Key,
+    Obstacle,
+    Outlook,
     Range,
     ShardView,
     Status,
@@ -113,6 +115,25 @@ def view_in(got: live.View) -> JobView:
     return JobView(following, got.queued, got.placed, got.running, got.retrying)
 
 
+def outlook_out(found: Outlook | None) -> live.OutlookResponse:
+    """To live.v1."""
+    if found is None:
+        return live.OutlookResponse()
+    obstacles = [live.Obstacle(**each._asdict()) for each in found.obstacles]
+    rest = {**found._asdict(), "obstacles": obstacles}
+    return live.OutlookResponse(known=True, **rest)
+
+
+def outlook_in(got: live.OutlookResponse) -> Outlook | None:
+    """From live.v1."""
+    if not got.known:
+        return None
+    obstacles = [
+        Obstacle(each.kind, each.workers, each.resource, each.need, each.have, each.detail) for each in got.obstacles
+    ]
+    return Outlook(got.workers, got.open, tuple(obstacles), got.ahead, got.clock)
+
+
 def worker_out(view: WorkerView) -> live.Worker:
     """To live.v1."""
     info = view.info
@@ -130,6 +151,9 @@ def worker_out(view: WorkerView) -> live.Worker:
         attempts=view.attempts,
         attached=view.attached,
         heard=view.heard,
+        cordoned=view.cordoned,
+        leaving=view.leaving,
+        credit=codec.demand_out(view.credit) if view.credit is not None else None,
     )
 
 
@@ -138,7 +162,9 @@ def worker_in(got: live.Worker) -> WorkerView:
     labels = tuple(sorted(got.labels.items()))
     ref, total = WorkerRef(got.id, got.incarnation), codec.demand_in(got.total)
     info = WorkerInfo(ref, total, got.backlog, labels, got.timed, got.host, got.pid, got.version)
-    return WorkerView(info, codec.demand_in(got.taken), got.attempts, got.attached, got.heard)
+    credit = codec.demand_in(got.credit) if got.HasField("credit") else None
+    taken = codec.demand_in(got.taken)
+    return WorkerView(info, taken, got.attempts, got.attached, got.heard, got.cordoned, got.leaving, credit)
 
 
 def shard_out(view: ShardView) -> live.Shard:

@@ -93,6 +93,20 @@ class LiveServicer(live_pb2_grpc.LiveServiceServicer):
             notes=notes,
         )
 
+    async def Outlook(self, request: pb.OutlookRequest, context: Context) -> pb.OutlookResponse:
+        """Whether an execution would find a place now."""
+        del context
+        demand = codec.demand_in(request.demand)
+        return livecodec.outlook_out(await self._scheduler.outlook(request.job, demand, request.queued))
+
+    async def Cordon(self, request: pb.CordonRequest, context: Context) -> pb.CordonResponse:
+        """Nothing new for a worker, or something again."""
+        del context
+        known = await self._scheduler.cordon(
+            request.worker, cordoned=request.cordoned, drain=request.drain, grace_ms=request.grace_ms
+        )
+        return pb.CordonResponse(known=known)
+
 
 def _event(event: Execution | Range | int) -> pb.WatchResponse:
     match event:

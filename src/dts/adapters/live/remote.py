@@ -23,10 +23,13 @@ from dts.gen.live.v1 import live_pb2 as pb
 from dts.gen.live.v1 import live_pb2_grpc
 from dts.model import (
     Command,
+    Demand,
     Execution,
     ExecutionQuery,
+    Instant,
     JobView,
     Key,
+    Outlook,
     Range,
     ShardId,
     ShardView,
@@ -122,6 +125,13 @@ class RemoteLive:
                 merged[view.info.ref.id] = view if known is None else _together(known, view)
         return [view for _, view in sorted(merged.items())]
 
+    async def outlook(self, job: str, demand: Demand, queued: Instant) -> Outlook | None:
+        """See ports.Live."""
+        request = pb.OutlookRequest(job=job, demand=codec.demand_out(demand), queued=queued)
+        answers = await self._each(lambda stub: stub.Outlook(request, timeout=CALL_S))
+        found = [livecodec.outlook_in(each) for _, each in answers if isinstance(each, pb.OutlookResponse)]
+        return next((each for each in found if each is not None), None)
+
     async def status(self) -> tuple[Sequence[ShardView], str, Sequence[str]]:
         """See ports.Live: of all instances; a shard without an owner is said in the notes."""
         shards: dict[ShardId, ShardView] = {}
@@ -135,6 +145,21 @@ class RemoteLive:
         if missing := sorted(self._shards - shards.keys()):
             notes.append(f"without an owner at this moment: {_named(missing)}")
         return [view for _, view in sorted(shards.items())], clock, notes
+
+    async def cordon(self, worker: str, *, cordoned: bool, drain: bool = False, grace_ms: int = 0) -> bool:
+        """See ports.Live: one instance that it is attached to is enough, it tells the others."""
+        request = pb.CordonRequest(worker=worker, cordoned=cordoned, drain=drain, grace_ms=grace_ms)
+        answers: list[tuple[str, grpc.aio.AioRpcError | None]] = []
+        for address, stub in self._peers.stubs().items():
+            try:
+                if (await stub.Cordon(request, timeout=CALL_S)).known:
+                    return True
+                answers.append((address, None))
+            except grpc.aio.AioRpcError as error:
+                answers.append((address, error))
+        if all(isinstance(answer, grpc.aio.AioRpcError) for _, answer in answers):
+            raise _nobody(answers)
+        return False
 
     async def _described(self) -> list[tuple[str, pb.DescribeResponse]]:
         request = pb.DescribeRequest()

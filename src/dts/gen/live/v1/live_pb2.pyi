@@ -440,6 +440,156 @@ class WatchResponse(_message.Message):
 Global___WatchResponse: _TypeAlias = WatchResponse  # noqa: Y015
 
 @_typing.final
+class CordonRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    CORDONED_FIELD_NUMBER: _builtins.int
+    DRAIN_FIELD_NUMBER: _builtins.int
+    GRACE_MS_FIELD_NUMBER: _builtins.int
+    worker: _builtins.str
+    cordoned: _builtins.bool
+    drain: _builtins.bool
+    """what waits there is handed back, too"""
+    grace_ms: _builtins.int
+    """0: what runs may take as long as it takes"""
+    def __init__(
+        self,
+        *,
+        worker: _builtins.str = ...,
+        cordoned: _builtins.bool = ...,
+        drain: _builtins.bool = ...,
+        grace_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cordoned", b"cordoned", "drain", b"drain", "grace_ms", b"grace_ms", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CordonRequest: _TypeAlias = CordonRequest  # noqa: Y015
+
+@_typing.final
+class CordonResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KNOWN_FIELD_NUMBER: _builtins.int
+    known: _builtins.bool
+    """whether the worker is attached here"""
+    def __init__(
+        self,
+        *,
+        known: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["known", b"known"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CordonResponse: _TypeAlias = CordonResponse  # noqa: Y015
+
+@_typing.final
+class OutlookRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    DEMAND_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    job: _builtins.str
+    queued: _builtins.int
+    """ms"""
+    @_builtins.property
+    def demand(self) -> _log_pb2.Demand: ...
+    def __init__(
+        self,
+        *,
+        job: _builtins.str = ...,
+        demand: _log_pb2.Demand | None = ...,
+        queued: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "job", b"job", "queued", b"queued"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutlookRequest: _TypeAlias = OutlookRequest  # noqa: Y015
+
+@_typing.final
+class OutlookResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KNOWN_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    OBSTACLES_FIELD_NUMBER: _builtins.int
+    AHEAD_FIELD_NUMBER: _builtins.int
+    CLOCK_FIELD_NUMBER: _builtins.int
+    known: _builtins.bool
+    """whether the job is this instance's"""
+    workers: _builtins.int
+    open: _builtins.int
+    """workers that have room"""
+    ahead: _builtins.int
+    clock: _builtins.str
+    @_builtins.property
+    def obstacles(self) -> _containers.RepeatedCompositeFieldContainer[Global___Obstacle]: ...
+    def __init__(
+        self,
+        *,
+        known: _builtins.bool = ...,
+        workers: _builtins.int = ...,
+        open: _builtins.int = ...,
+        obstacles: _abc.Iterable[Global___Obstacle] | None = ...,
+        ahead: _builtins.int = ...,
+        clock: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ahead", b"ahead", "clock", b"clock", "known", b"known", "obstacles", b"obstacles", "open", b"open", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutlookResponse: _TypeAlias = OutlookResponse  # noqa: Y015
+
+@_typing.final
+class Obstacle(_message.Message):
+    """Why some workers would not take an execution."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    NEED_FIELD_NUMBER: _builtins.int
+    HAVE_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    workers: _builtins.int
+    resource: _builtins.str
+    need: _builtins.int
+    have: _builtins.int
+    detail: _builtins.str
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        workers: _builtins.int = ...,
+        resource: _builtins.str = ...,
+        need: _builtins.int = ...,
+        have: _builtins.int = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "have", b"have", "kind", b"kind", "need", b"need", "resource", b"resource", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Obstacle: _TypeAlias = Obstacle  # noqa: Y015
+
+@_typing.final
 class DescribeRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -524,6 +674,9 @@ class Worker(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     ATTACHED_FIELD_NUMBER: _builtins.int
     HEARD_FIELD_NUMBER: _builtins.int
+    CORDONED_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
+    CREDIT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     incarnation: _builtins.str
     backlog: _builtins.int
@@ -535,12 +688,16 @@ class Worker(_message.Message):
     attached: _builtins.bool
     heard: _builtins.int
     """ms"""
+    cordoned: _builtins.bool
+    leaving: _builtins.bool
     @_builtins.property
     def total(self) -> _log_pb2.Demand: ...
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def taken(self) -> _log_pb2.Demand: ...
+    @_builtins.property
+    def credit(self) -> _log_pb2.Demand: ...
     def __init__(
         self,
         *,
@@ -557,10 +714,13 @@ class Worker(_message.Message):
         attempts: _builtins.int = ...,
         attached: _builtins.bool = ...,
         heard: _builtins.int = ...,
+        cordoned: _builtins.bool = ...,
+        leaving: _builtins.bool = ...,
+        credit: _log_pb2.Demand | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["taken", b"taken", "total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credit", b"credit", "taken", b"taken", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "attempts", b"attempts", "backlog", b"backlog", "heard", b"heard", "host", b"host", "id", b"id", "incarnation", b"incarnation", "labels", b"labels", "pid", b"pid", "taken", b"taken", "timed", b"timed", "total", b"total", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "attempts", b"attempts", "backlog", b"backlog", "cordoned", b"cordoned", "credit", b"credit", "heard", b"heard", "host", b"host", "id", b"id", "incarnation", b"incarnation", "labels", b"labels", "leaving", b"leaving", "pid", b"pid", "taken", b"taken", "timed", b"timed", "total", b"total", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -75,6 +75,16 @@ class LiveServiceStub:
                 request_serializer=live_dot_v1_dot_live__pb2.DescribeRequest.SerializeToString,
                 response_deserializer=live_dot_v1_dot_live__pb2.DescribeResponse.FromString,
                 _registered_method=True)
+        self.Outlook = channel.unary_unary(
+                '/live.v1.LiveService/Outlook',
+                request_serializer=live_dot_v1_dot_live__pb2.OutlookRequest.SerializeToString,
+                response_deserializer=live_dot_v1_dot_live__pb2.OutlookResponse.FromString,
+                _registered_method=True)
+        self.Cordon = channel.unary_unary(
+                '/live.v1.LiveService/Cordon',
+                request_serializer=live_dot_v1_dot_live__pb2.CordonRequest.SerializeToString,
+                response_deserializer=live_dot_v1_dot_live__pb2.CordonResponse.FromString,
+                _registered_method=True)
 
 
 class LiveServiceServicer:
@@ -137,6 +147,20 @@ class LiveServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Outlook(self, request, context):
+        """Whether an execution would find a place now; only the job's owner answers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Cordon(self, request, context):
+        """Tells a worker that it gets nothing new, or something again; the worker tells all instances.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LiveServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -179,6 +203,16 @@ def add_LiveServiceServicer_to_server(servicer, server):
                     servicer.Describe,
                     request_deserializer=live_dot_v1_dot_live__pb2.DescribeRequest.FromString,
                     response_serializer=live_dot_v1_dot_live__pb2.DescribeResponse.SerializeToString,
+            ),
+            'Outlook': grpc.unary_unary_rpc_method_handler(
+                    servicer.Outlook,
+                    request_deserializer=live_dot_v1_dot_live__pb2.OutlookRequest.FromString,
+                    response_serializer=live_dot_v1_dot_live__pb2.OutlookResponse.SerializeToString,
+            ),
+            'Cordon': grpc.unary_unary_rpc_method_handler(
+                    servicer.Cordon,
+                    request_deserializer=live_dot_v1_dot_live__pb2.CordonRequest.FromString,
+                    response_serializer=live_dot_v1_dot_live__pb2.CordonResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -398,6 +432,60 @@ class LiveService:
             '/live.v1.LiveService/Describe',
             live_dot_v1_dot_live__pb2.DescribeRequest.SerializeToString,
             live_dot_v1_dot_live__pb2.DescribeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Outlook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/live.v1.LiveService/Outlook',
+            live_dot_v1_dot_live__pb2.OutlookRequest.SerializeToString,
+            live_dot_v1_dot_live__pb2.OutlookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Cordon(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/live.v1.LiveService/Cordon',
+            live_dot_v1_dot_live__pb2.CordonRequest.SerializeToString,
+            live_dot_v1_dot_live__pb2.CordonResponse.FromString,
             options,
             channel_credentials,
             insecure,

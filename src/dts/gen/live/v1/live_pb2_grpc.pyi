@@ -49,6 +49,10 @@ class LiveServiceStub:
     """Transitions and ranges as they are committed."""
     Describe: _grpc.UnaryUnaryMultiCallable[_live_pb2.DescribeRequest, _live_pb2.DescribeResponse]
     """Workers, shards, clock."""
+    Outlook: _grpc.UnaryUnaryMultiCallable[_live_pb2.OutlookRequest, _live_pb2.OutlookResponse]
+    """Whether an execution would find a place now; only the job's owner answers."""
+    Cordon: _grpc.UnaryUnaryMultiCallable[_live_pb2.CordonRequest, _live_pb2.CordonResponse]
+    """Tells a worker that it gets nothing new, or something again; the worker tells all instances."""
 
 @_typing.type_check_only
 class LiveServiceAsyncStub(LiveServiceStub):
@@ -71,6 +75,10 @@ class LiveServiceAsyncStub(LiveServiceStub):
     """Transitions and ranges as they are committed."""
     Describe: _aio.UnaryUnaryMultiCallable[_live_pb2.DescribeRequest, _live_pb2.DescribeResponse]  # type: ignore[assignment]
     """Workers, shards, clock."""
+    Outlook: _aio.UnaryUnaryMultiCallable[_live_pb2.OutlookRequest, _live_pb2.OutlookResponse]  # type: ignore[assignment]
+    """Whether an execution would find a place now; only the job's owner answers."""
+    Cordon: _aio.UnaryUnaryMultiCallable[_live_pb2.CordonRequest, _live_pb2.CordonResponse]  # type: ignore[assignment]
+    """Tells a worker that it gets nothing new, or something again; the worker tells all instances."""
 
 class LiveServiceServicer(metaclass=_abc_1.ABCMeta):
     """One Scheduler instance's part of the present."""
@@ -138,5 +146,21 @@ class LiveServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_live_pb2.DescribeResponse, _abc.Awaitable[_live_pb2.DescribeResponse]]:
         """Workers, shards, clock."""
+
+    @_abc_1.abstractmethod
+    def Outlook(
+        self,
+        request: _live_pb2.OutlookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_live_pb2.OutlookResponse, _abc.Awaitable[_live_pb2.OutlookResponse]]:
+        """Whether an execution would find a place now; only the job's owner answers."""
+
+    @_abc_1.abstractmethod
+    def Cordon(
+        self,
+        request: _live_pb2.CordonRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_live_pb2.CordonResponse, _abc.Awaitable[_live_pb2.CordonResponse]]:
+        """Tells a worker that it gets nothing new, or something again; the worker tells all instances."""
 
 def add_LiveServiceServicer_to_server(servicer: LiveServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
