@@ -48,6 +48,17 @@ servers: python ## Start one Kafka and one Cassandra for development; their stat
 servers-down: python ## Stop them
 	@$(PYTHON) deploy/local/servers.py down .cluster
 
+# Kafka, Cassandra, 3 schedulers, 2 execution services, 2 job services; ARGS="--schedulers 1" for other numbers.
+.PHONY: cluster cluster-down cluster-status
+cluster: dev-env ## Start a whole cluster on this machine; its state lies in .cluster
+	@$(PYTHON) deploy/local/cluster.py up .cluster $(ARGS)
+
+cluster-down: python ## Stop it
+	@$(PYTHON) deploy/local/cluster.py down .cluster
+
+cluster-status: python ## What runs of it
+	@$(PYTHON) deploy/local/cluster.py status .cluster
+
 # ---- verify -----------------------------------------------------------------------------------------------------
 
 .PHONY: test
