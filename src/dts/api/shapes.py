@@ -21,6 +21,7 @@ from dts.services.schedules import checked
 SHAPES = 10_000  # recent ones remembered
 SLOTS_MAX = 10_000
 CUSTOM_RESOURCES = 64
+FIXED_RESOURCES = frozenset(("cpu", "memory", "storage", "slots"))
 SELECTOR_LENGTH = 1_024
 FACTOR_MAX = 100.0
 
@@ -77,6 +78,8 @@ def _demand(encoded: bytes, priority: int) -> Demand:
     for name, amount in needs.custom.items():
         if _NAME.fullmatch(name) is None:
             raise InvalidArgument(f"{where}.custom", f"{name[:80]!r} is no name of a resource")
+        if name in FIXED_RESOURCES:
+            raise InvalidArgument(f"{where}.custom", f"{name!r} is a field of its own: {where}.{name}")
         values.within(amount, 0, most, f"{where}.custom[{name}]")
     return intern_demand(
         Demand(
