@@ -64,7 +64,8 @@ class Publisher:
         for start in range(0, len(jobs), bounds.CATCH_UP_JOBS):
             part = {job: known[job] for job in jobs[start : start + bounds.CATCH_UP_JOBS]}
             found = await self._fresh(part, settled)
-            await self._feed.publish(found)
+            if found:
+                await self._feed.publish(found)
             count += len(found)
         return count
 
