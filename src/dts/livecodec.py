@@ -53,6 +53,7 @@ def execution_out(found: Execution) -> log.Block:
             reason=found.reason,
             retry_of=found.retry_of,
             ends=[found.end],
+            group=found.group,
         )
     )
 
@@ -74,6 +75,7 @@ def execution_in(got: log.Block) -> Execution:
         block.reason,
         block.retry_of,
         block.ends[0],
+        block.group,
     )
 
 

@@ -150,6 +150,7 @@ class Definition(NamedTuple):
     policies: Policies
     body: bytes
     first: bool = True  # the first publication of this revision: only that one owes instants before the watermark
+    group: str = ""  # its concurrency group, for ever: the jobs of a group are in one shard
 
 
 class End(NamedTuple):
@@ -191,6 +192,7 @@ class Block:
     retry_of: str = ""
     arguments: bytes = b""  # a manual run's changed task, encoded like Definition.body
     ends: Sequence[End] = ()
+    group: str = ""  # the concurrency group of their job
 
 
 class Range(NamedTuple):
@@ -241,6 +243,9 @@ class Gap(NamedTuple):
     skip: frozenset[str] = frozenset()
 
 
+# Commands carry the concurrency group of their job (`group`): their way to its shard.
+
+
 class Run(NamedTuple):
     """Command: run a job now. `at` is the instant of its key; arguments replace the task."""
 
@@ -250,6 +255,7 @@ class Run(NamedTuple):
     expires: Instant
     revision: int  # the lowest revision it needs
     arguments: bytes = b""
+    group: str = ""
 
 
 class Cancel(NamedTuple):
@@ -260,6 +266,7 @@ class Cancel(NamedTuple):
     issued: Instant
     expires: Instant
     reason: str = ""
+    group: str = ""
 
 
 class Retry(NamedTuple):
@@ -271,6 +278,7 @@ class Retry(NamedTuple):
     expires: Instant
     revision: int
     arguments: bytes = b""
+    group: str = ""
 
 
 class StartBackfill(NamedTuple):
@@ -284,6 +292,7 @@ class StartBackfill(NamedTuple):
     after: Instant
     until: Instant
     parallel: int
+    group: str = ""
 
 
 class StopBackfill(NamedTuple):
@@ -295,9 +304,17 @@ class StopBackfill(NamedTuple):
     expires: Instant
     backfill: str  # its nonce
     reason: str = ""
+    group: str = ""
 
 
 Command = Run | Cancel | Retry | StartBackfill | StopBackfill
+
+
+def routed_by(change: Definition | Command) -> str:
+    """What the shard of a definition or a command follows from: its job's concurrency group, or the job itself."""
+    if change.group:
+        return change.group
+    return change.key.job if isinstance(change, Cancel | Retry) else change.job
 
 
 def new_key(command: Run | Retry) -> Key:
@@ -458,6 +475,7 @@ class Execution(NamedTuple):
     reason: str = ""
     retry_of: str = ""
     end: End = NO_END
+    group: str = ""  # of its job; of open ones alone
 
 
 class ExecutionQuery(NamedTuple):
@@ -508,6 +526,7 @@ class StoredJob(NamedTuple):
     until: Instant | None
     document: bytes
     request: str
+    group: str = ""
 
 
 class Output(NamedTuple):

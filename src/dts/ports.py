@@ -10,6 +10,7 @@ from typing import Protocol
 
 from dts.amounts import Vector
 from dts.model import (
+    Backfill,
     Change,
     Command,
     Commit,
@@ -263,8 +264,12 @@ class Live(Protocol):
         """How many open executions."""
         ...
 
+    async def backfills(self, job: str) -> Sequence[Backfill]:
+        """Those that run or ran, of one job or of all (''), the latest first."""
+        ...
+
     async def submit(self, command: Command) -> str:
-        """Publishes, then waits up to ANSWER_WAIT_S for the owner's commit: the execution's id. Raises NotFound,
+        """Publishes, then waits up to ANSWER_WAIT_S for the owner's commit: the execution's (backfill's) id. Raises NotFound,
         FailedPrecondition (an ended execution), OutcomeUnknown (durable, but not yet decided)."""
         ...
 

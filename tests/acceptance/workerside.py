@@ -79,6 +79,8 @@ class Scheduler:
         self.full: list[Report] = []
         self.beats = 0
         self.left: list[WorkerRef] = []
+        self.cordoned: dict[WorkerRef, bool] = {}
+        self.credits: list[tuple[int, tuple[int, ...]]] = []
         self.ends: dict[Held, tuple[Status, End]] = {}
         self.times = 0  # ends that came, repeated ones too
         self.running: dict[Held, int] = {}
@@ -111,6 +113,14 @@ class Scheduler:
 
     def leaving(self, worker: WorkerRef) -> None:
         self.left.append(worker)
+
+    def standing(self, worker: WorkerRef, cordoned: bool) -> None:
+        self.cordoned[worker] = cordoned
+        self._changed.set()
+
+    def credit(self, worker: WorkerRef, number: int, share: tuple[int, ...]) -> None:
+        self.credits.append((number, share))
+        self._changed.set()
 
     async def report(self, shard: int, report: Report) -> None:
         if report.full:

@@ -37,7 +37,12 @@ class Owner(Process):
         rng = site.world.rng
         self.steady = Steady(site.world, rng.uniform(-0.005, 0.005))
         self.clock = Clock(lambda: (T0 + site.world.t + site.wall) * 1_000_000, self.steady.ns)
-        self.core = site.build.instance(lease_ms=site.options.lease_ms, limit=site.options.limit, rules="r")
+        self.core = site.build.instance(
+            lease_ms=site.options.lease_ms,
+            limit=site.options.limit,
+            rules="r",
+            keep_alive_ms=site.options.keep_alive_ms,
+        )
         self.hub = WorkerHub()
         self.reception = Reception(self.hub, self, None)  # type: ignore[arg-type]
         self.streams: dict[Session, Stream] = {}
@@ -299,6 +304,14 @@ class Owner(Process):
     def started(self, shard: int, worker: WorkerRef, held: Sequence[Held], at: Sequence[Instant]) -> None:
         del worker
         self.core.started(shard, held, at)
+
+    def standing(self, worker: WorkerRef, cordoned: bool) -> None:
+        self.core.fleet.cordon(worker, cordoned)
+        self.news()
+
+    def credit(self, worker: WorkerRef, number: int, share: tuple[int, ...]) -> None:
+        self.core.credit(worker, number, share)
+        self.news()
 
     # ---- workers whose lease is their life
 

@@ -81,6 +81,14 @@ class LiveServicer(live_pb2_grpc.LiveServiceServicer):
             async for event in events:
                 yield _event(event)
 
+    async def ListBackfills(self, request: pb.ListBackfillsRequest, context: Context) -> pb.ListBackfillsResponse:
+        """Backfills that run or ran."""
+        del context
+        found = await self._scheduler.backfills(request.job)
+        return pb.ListBackfillsResponse(
+            backfills=[codec.backfill_out(each) for each in found], shards=self._scheduler.owned()
+        )
+
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.DescribeResponse:
         """Workers, shards, clock."""
         del request, context

@@ -25,6 +25,10 @@ class Scheduler(Protocol):
         """The attached workers."""
         ...
 
+    async def cordon(self, worker: str, *, cordoned: bool, drain: bool = False, grace_ms: int = 0) -> bool:
+        """Nothing new for a worker, or something again. False: it is not attached."""
+        ...
+
     async def status(self) -> tuple[Sequence[ShardView], str, Sequence[str]]:
         """Shards owned here, the clock's state, notes for a person."""
         ...
@@ -98,6 +102,29 @@ class SchedulerMethods:
         del request  # it has no fields
         workers = await self._scheduler.workers()
         return scheduler.ListWorkersResponse(workers=[views.worker_message(each) for each in workers])
+
+    async def CordonWorker(self, request: scheduler.CordonWorkerRequest) -> scheduler.CordonWorkerResponse:
+        """Nothing new goes to the worker; what it has runs on."""
+        await self._cordon(request.id, cordoned=True)
+        return scheduler.CordonWorkerResponse()
+
+    async def UncordonWorker(self, request: scheduler.UncordonWorkerRequest) -> scheduler.UncordonWorkerResponse:
+        """It takes new work again."""
+        await self._cordon(request.id, cordoned=False)
+        return scheduler.UncordonWorkerResponse()
+
+    async def DrainWorker(self, request: scheduler.DrainWorkerRequest) -> scheduler.DrainWorkerResponse:
+        """Cordons it, and hands back what waits there; what runs may finish."""
+        if not 0 <= request.grace_seconds <= bounds.TIMEOUT_MAX_S:
+            raise InvalidArgument("grace_seconds", f"must be 0 to {bounds.TIMEOUT_MAX_S}, not {request.grace_seconds}")
+        await self._cordon(request.id, cordoned=True, drain=True, grace_ms=request.grace_seconds * 1000)
+        return scheduler.DrainWorkerResponse()
+
+    async def _cordon(self, id: str, *, cordoned: bool, drain: bool = False, grace_ms: int = 0) -> None:
+        if not id:
+            raise InvalidArgument("id", "the worker's id is missing")
+        if not await self._scheduler.cordon(id, cordoned=cordoned, drain=drain, grace_ms=grace_ms):
+            raise NotFound("worker", id)
 
     async def GetStatus(self, request: scheduler.GetStatusRequest) -> scheduler.GetStatusResponse:
         """How the scheduler itself is: shards, watermark, queues, clock."""

@@ -205,6 +205,9 @@ def worker_message(view: WorkerView) -> scheduler.Worker:
         attempts=view.attempts,
         attached=view.attached,
         last_heard=timestamp(view.heard),
+        cordoned=view.cordoned,
+        leaving=view.attached and view.leaving,
+        credit=_capacity(view.credit) if view.credit is not None else None,
     )
 
 

@@ -274,18 +274,23 @@ def encode(item: Down) -> Iterator[pb.AttachResponse]:
                 for attempts in _held_out(held):
                     cancel = pb.Cancel(shard=shard, epoch=epoch, attempts=attempts, reason=reason)
                     yield pb.AttachResponse(cancel=cancel)
+        case _:
+            yield _fleet_out(item)
+
+
+def _fleet_out(item: Leave | Peers | Want | GiveBack | Cordon) -> pb.AttachResponse:
+    """What is about the worker as a whole."""
+    match item:
         case Leave(grace_ms, reason):
-            yield pb.AttachResponse(leave=pb.Leave(grace_ms=grace_ms, reason=reason))
+            return pb.AttachResponse(leave=pb.Leave(grace_ms=grace_ms, reason=reason))
         case Peers(schedulers, outputs):
-            yield pb.AttachResponse(peers=pb.Peers(schedulers=schedulers, outputs=outputs))
+            return pb.AttachResponse(peers=pb.Peers(schedulers=schedulers, outputs=outputs))
         case Want(more, one):
-            yield pb.AttachResponse(want=pb.Want(more=more, one=one))
-        case GiveBack(number, kept):
-            message = pb.AttachResponse()
-            getattr(message, "return").CopyFrom(pb.Return(number=number, kept=kept))
-            yield message
+            return pb.AttachResponse(want=pb.Want(more=more, one=one))
         case Cordon(cordoned, drain, grace_ms):
-            yield pb.AttachResponse(cordon=pb.Cordon(cordoned=cordoned, drain=drain, grace_ms=grace_ms))
+            return pb.AttachResponse(cordon=pb.Cordon(cordoned=cordoned, drain=drain, grace_ms=grace_ms))
+        case GiveBack(number, kept):
+            return pb.AttachResponse(give_back=pb.Return(number=number, kept=kept))
 
 
 def _lease_out(shard: int, item: Leased) -> pb.Lease:

@@ -114,6 +114,8 @@ def _obstacle(member: Member, demand: Demand, heard: Callable[[WorkerRef], bool]
         return Obstacle("detached", 1)
     if member.leaving:
         return Obstacle("draining", 1)
+    if member.cordoned:
+        return Obstacle("cordoned", 1)
     if not selector.matches(demand.selector, member.labels):
         return Obstacle("labels", 1, detail=demand.selector)
     free = dict(member.free(demand))

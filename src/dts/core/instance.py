@@ -18,7 +18,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from dts import bounds
+from dts.amounts import Vector
 from dts.core.allocator import Allocator
+from dts.core.credits import Want
 from dts.core.decide import decide
 from dts.core.draft import Draft, Placement
 from dts.core.fleet import Fleet
@@ -28,6 +30,7 @@ from dts.model import (
     Change,
     Commit,
     Definition,
+    Demand,
     Effects,
     Held,
     Instant,
@@ -36,6 +39,7 @@ from dts.model import (
     Outcome,
     Report,
     ShardId,
+    Status,
     WorkerInfo,
     WorkerRef,
 )
@@ -123,7 +127,7 @@ class Instance:
         if desk is None:
             return
         for worker, demand, count in desk.shard.holdings():
-            self.fleet.release(worker, demand, count)
+            self.fleet.hand_over(worker, demand, count)
         self._release_places(desk)
 
     # --- inputs
@@ -184,6 +188,25 @@ class Instance:
             if worker in desk.seen:
                 desk.seen[worker].number = 0
 
+    def credit(self, worker: WorkerRef, number: int, share: Vector) -> None:
+        """What of a worker this instance may use."""
+        if self.fleet.credit(worker, number, share):
+            self.nudge()
+
+    def wants(self, now: Instant) -> list[Want]:
+        """What workers are to be told of what waits in vain."""
+        at = self.fleet.wants_at(waits=True)
+        return self.fleet.wants(self._waiting(), now) if at is not None and at <= now else []
+
+    def _waiting(self) -> dict[Demand, int]:
+        """How many wait of each demand, the urgent ones first."""
+        found: dict[Demand, int] = {}
+        for desk in self.desks.values():
+            for demand, keys in desk.shard.waiting.items():
+                if keys:
+                    found[demand] = found.get(demand, 0) + len(keys)
+        return dict(sorted(found.items(), key=lambda each: -each[0].priority))
+
     def nudge(self) -> None:
         """Room may have been gained: look again at what waits."""
         for desk in self.desks.values():
@@ -208,7 +231,8 @@ class Instance:
         for desk in self.desks.values():
             if desk.draft is None and now >= desk.not_before and self._news(desk, now, hold):
                 draft = self._draft(desk, now, hold)
-                desk.more, desk.nudged = draft.more or (hold and desk.more), False
+                desk.more = draft.more or (hold and desk.more)
+                desk.nudged = len(desk.reports) > bounds.STEP_REPORTS  # beats, too, wait once only
                 desk.owed_at = desk.owed_at if hold else draft.owed_at
                 if draft.ready or not draft.empty(desk.shard):
                     drafts.append(draft)
@@ -368,6 +392,9 @@ class Instance:
         times = [
             at for desk in self.desks.values() if desk.draft is None and (at := self._wake(desk, hold)) is not None
         ]
+        waits = any(desk.shard.counts[Status.QUEUED] for desk in self.desks.values())
+        if (wants_at := self.fleet.wants_at(waits)) is not None:
+            times.append(wants_at)
         return min(times, default=None)
 
     def _wake(self, desk: Desk, hold: bool) -> Instant | None:

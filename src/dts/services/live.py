@@ -11,6 +11,7 @@ from dts.core.timetable import times_of
 from dts.model import (
     LAST_JOB,
     NO_END,
+    Backfill,
     Definition,
     Demand,
     End,
@@ -83,6 +84,7 @@ def execution(core: Instance, desk: Desk, key: Key) -> Execution | None:
         block.cancel or reason,
         block.retry_of,
         End(started=started) if attempt == block.attempt else (block.ends[place] if block.ends else NO_END),
+        block.group,
     )
 
 
@@ -136,6 +138,12 @@ def newest(desks: Iterable[Desk], query: ExecutionQuery, before: Key | None, lim
     return heapq.nlargest(limit, keys, key=order)
 
 
+def backfills(desks: Iterable[Desk], job: str) -> list[Backfill]:
+    """Of one job, or of all (''), the latest first."""
+    found = (each for desk in desks for each in desk.shard.backfills.values() if not job or each.job == job)
+    return sorted(found, key=lambda each: (each.began, each.id), reverse=True)
+
+
 def shard_view(desk: Desk) -> ShardView:
     """How a shard is."""
     shard = desk.shard
@@ -172,6 +180,15 @@ def worker_views(core: Instance) -> list[WorkerView]:
         for ref, seen in desk.seen.items():
             heard[ref.id] = max(heard.get(ref.id, 0), seen.heard)
     return [
-        WorkerView(member.info, core.fleet.taken(id), attempts.get(id, 0), member.attached, heard.get(id, 0))
+        WorkerView(
+            member.info,
+            core.fleet.taken(id),
+            attempts.get(id, 0),
+            member.attached,
+            heard.get(id, 0),
+            member.cordoned,
+            member.leaving,
+            core.fleet.credit_of(id),
+        )
         for id, member in sorted(core.fleet.members.items())
     ]

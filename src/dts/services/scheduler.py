@@ -10,10 +10,11 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
 from dts import bounds
+from dts.amounts import Vector
 from dts.core.instance import Desk, Instance
 from dts.errors import FailedPrecondition, OutcomeUnknown, OwnershipLost, Unavailable
 from dts.model import (
-    Cancel,
+    Backfill,
     Command,
     Commit,
     Definition,
@@ -34,7 +35,7 @@ from dts.model import (
     WorkerInfo,
     WorkerRef,
     WorkerView,
-    new_key,
+    answer_of,
 )
 from dts.ports import JobFeed, Ledger, WorkerChannel
 from dts.services import live
@@ -110,6 +111,10 @@ class Scheduler:
             return
         for commit in self.core.step(now, hold=self.clock.holding):
             self._spawn(self._commit(commit))
+        for back in self.core.fleet.returns():
+            self._workers.give_back(*back)
+        for want in self.core.wants(now):
+            self._workers.want(*want)
 
     def _now(self) -> Instant:
         """The clock's; when it was set, what the core measures in elapsed time moves along first."""
@@ -267,6 +272,8 @@ class Scheduler:
     def attached(self, worker: WorkerInfo) -> dict[ShardId, int]:
         """A worker's stream began."""
         asks = self.core.attach(worker)
+        if self.core.fleet.members[worker.ref.id].cordoned and not worker.cordoned:
+            self._workers.cordon(worker.ref, True, False, 0)  # an incarnation of it that nobody told
         self._news.set()
         return asks
 
@@ -287,6 +294,27 @@ class Scheduler:
     def leaving(self, worker: WorkerRef) -> None:
         """Nothing new is placed at a worker that is about to end."""
         self.core.fleet.leave(worker)
+
+    def standing(self, worker: WorkerRef, cordoned: bool) -> None:
+        """A worker was told somewhere that it gets nothing new, or something again."""
+        self.core.fleet.cordon(worker, cordoned)
+        self.core.nudge()
+        self._news.set()
+
+    def credit(self, worker: WorkerRef, number: int, share: Vector) -> None:
+        """What of a worker this instance may use."""
+        self.core.credit(worker, number, share)
+        self._news.set()
+
+    async def cordon(self, worker: str, *, cordoned: bool, drain: bool = False, grace_ms: int = 0) -> bool:
+        """ports.Live: holds here at once; the worker repeats it to the other instances."""
+        member = self.core.fleet.members.get(worker)
+        if member is None or not member.attached:
+            return False
+        for ref in list(member.here):
+            self.standing(ref, cordoned)
+            self._workers.cordon(ref, cordoned, drain, grace_ms)
+        return True
 
     async def gone(self, worker: WorkerRef) -> None:
         """This incarnation is known to be dead: what it held is free."""
@@ -360,8 +388,7 @@ class Scheduler:
         future = self._answers.setdefault(command.id, asyncio.get_running_loop().create_future())
         try:
             for first in await self._feed.publish([command]):
-                if not isinstance(first, Cancel):
-                    return str(new_key(first))  # a repeat: what it made has its id from when it was first asked
+                return answer_of(first)  # a repeat: what it made has its id from when it was first asked
             async with asyncio.timeout(bounds.ANSWER_WAIT_S):
                 answer = await asyncio.shield(future)
         except TimeoutError:
@@ -375,6 +402,10 @@ class Scheduler:
         if answer.startswith("!"):
             raise FailedPrecondition(answer[1:].removeprefix(f"{FailedPrecondition.status} "))
         return answer
+
+    async def backfills(self, job: str) -> Sequence[Backfill]:
+        """Those that run or ran, the latest first."""
+        return live.backfills(self.core.desks.values(), job)
 
     def watch(self, job: str) -> AsyncIterator[Execution | Range | int]:
         """What is committed from now on."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from dts.amounts import Vector
 from dts.bounds import LEASE_MESSAGE_KEYS
 from dts.model import Effects, Held, Instant, Key, Lease, Report, ShardId, WorkerInfo, WorkerRef
 from dts.ports import OutputStore, WorkerInbox
@@ -63,7 +64,36 @@ class Leave(NamedTuple):
     reason: str
 
 
-Down = Ask | Leased | Cancels | Echo | Acks | Leave
+class Peers(NamedTuple):
+    """The live Scheduler instances, and where output goes."""
+
+    schedulers: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+class Want(NamedTuple):
+    """What this instance would use besides what it has."""
+
+    more: Vector
+    one: Vector
+
+
+class GiveBack(NamedTuple):
+    """With credit `number` known, this instance uses no more than `kept`."""
+
+    number: int
+    kept: Vector
+
+
+class Cordon(NamedTuple):
+    """Nothing new is to come, or something again; `drain`: what waits is to be handed back."""
+
+    cordoned: bool
+    drain: bool
+    grace_ms: int
+
+
+Down = Ask | Leased | Cancels | Echo | Acks | Leave | Peers | Want | GiveBack | Cordon
 
 
 class Session:
@@ -154,6 +184,23 @@ class WorkerHub:
         for ref in [worker] if worker else list(self._sessions):
             self._put(ref, Leave(grace_ms, reason))
 
+    def cordon(self, worker: WorkerRef, cordoned: bool, drain: bool, grace_ms: int) -> None:
+        """ports.WorkerChannel."""
+        self._put(worker, Cordon(cordoned, drain, grace_ms))
+
+    def want(self, worker: WorkerRef, more: Vector, one: Vector) -> None:
+        """ports.WorkerChannel."""
+        self._put(worker, Want(more, one))
+
+    def give_back(self, worker: WorkerRef, number: int, kept: Vector) -> None:
+        """ports.WorkerChannel."""
+        self._put(worker, GiveBack(number, kept))
+
+    def peers(self, schedulers: Sequence[str], outputs: Sequence[str]) -> None:
+        """Tells all workers who is there now."""
+        for ref in self._sessions:
+            self._put(ref, Peers(tuple(schedulers), tuple(outputs)))
+
     def close(self) -> None:
         """Ends all sessions: their streams end."""
         for session in self._sessions.values():
@@ -193,6 +240,20 @@ class Reception:
     def leaving(self, session: Session) -> None:
         """The worker is about to end."""
         self._inbox.leaving(session.info.ref)
+
+    def standing(self, session: Session, cordoned: bool) -> None:
+        """Whether anything new may go there."""
+        if not session.closed:
+            self._inbox.standing(session.info.ref, cordoned)
+
+    def credit(self, session: Session, number: int, share: Vector) -> None:
+        """What of the worker this instance may use."""
+        if not session.closed:
+            self._inbox.credit(session.info.ref, number, share)
+
+    def peers(self, schedulers: Sequence[str], outputs: Sequence[str]) -> None:
+        """Tells all workers who is there now."""
+        self._hub.peers(schedulers, outputs)
 
     def started(self, session: Session, shard: ShardId, held: Sequence[Held], at: Sequence[Instant]) -> None:
         """These attempts run now."""

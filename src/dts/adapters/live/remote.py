@@ -22,6 +22,7 @@ from dts.errors import OutcomeUnknown, Unavailable
 from dts.gen.live.v1 import live_pb2 as pb
 from dts.gen.live.v1 import live_pb2_grpc
 from dts.model import (
+    Backfill,
     Command,
     Demand,
     Execution,
@@ -108,6 +109,13 @@ class RemoteLive:
         request = pb.CountExecutionsRequest(query=livecodec.query_out(query))
         parts = await self._whole(lambda stub: stub.CountExecutions(request, timeout=CALL_S))
         return sum(part.count for part in parts)
+
+    async def backfills(self, job: str) -> Sequence[Backfill]:
+        """See ports.Live."""
+        request = pb.ListBackfillsRequest(job=job)
+        parts = await self._whole(lambda stub: stub.ListBackfills(request, timeout=CALL_S))
+        found = {each.id: each for part in parts for each in map(codec.backfill_in, part.backfills)}
+        return sorted(found.values(), key=lambda each: (each.began, each.id), reverse=True)
 
     async def settled(self, job: str, revision: int, timeout_s: float) -> bool:
         """See ports.Live. A job that no instance knows counts as settled: it was deleted, or its shard moves."""

@@ -70,6 +70,11 @@ class LiveServiceStub:
                 request_serializer=live_dot_v1_dot_live__pb2.WatchRequest.SerializeToString,
                 response_deserializer=live_dot_v1_dot_live__pb2.WatchResponse.FromString,
                 _registered_method=True)
+        self.ListBackfills = channel.unary_unary(
+                '/live.v1.LiveService/ListBackfills',
+                request_serializer=live_dot_v1_dot_live__pb2.ListBackfillsRequest.SerializeToString,
+                response_deserializer=live_dot_v1_dot_live__pb2.ListBackfillsResponse.FromString,
+                _registered_method=True)
         self.Describe = channel.unary_unary(
                 '/live.v1.LiveService/Describe',
                 request_serializer=live_dot_v1_dot_live__pb2.DescribeRequest.SerializeToString,
@@ -140,6 +145,13 @@ class LiveServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListBackfills(self, request, context):
+        """Backfills that run or ran.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Describe(self, request, context):
         """Workers, shards, clock.
         """
@@ -198,6 +210,11 @@ def add_LiveServiceServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=live_dot_v1_dot_live__pb2.WatchRequest.FromString,
                     response_serializer=live_dot_v1_dot_live__pb2.WatchResponse.SerializeToString,
+            ),
+            'ListBackfills': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBackfills,
+                    request_deserializer=live_dot_v1_dot_live__pb2.ListBackfillsRequest.FromString,
+                    response_serializer=live_dot_v1_dot_live__pb2.ListBackfillsResponse.SerializeToString,
             ),
             'Describe': grpc.unary_unary_rpc_method_handler(
                     servicer.Describe,
@@ -405,6 +422,33 @@ class LiveService:
             '/live.v1.LiveService/Watch',
             live_dot_v1_dot_live__pb2.WatchRequest.SerializeToString,
             live_dot_v1_dot_live__pb2.WatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBackfills(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/live.v1.LiveService/ListBackfills',
+            live_dot_v1_dot_live__pb2.ListBackfillsRequest.SerializeToString,
+            live_dot_v1_dot_live__pb2.ListBackfillsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,8 @@ class LiveServiceStub:
     """Waits until a revision is applied."""
     Watch: _grpc.UnaryStreamMultiCallable[_live_pb2.WatchRequest, _live_pb2.WatchResponse]
     """Transitions and ranges as they are committed."""
+    ListBackfills: _grpc.UnaryUnaryMultiCallable[_live_pb2.ListBackfillsRequest, _live_pb2.ListBackfillsResponse]
+    """Backfills that run or ran."""
     Describe: _grpc.UnaryUnaryMultiCallable[_live_pb2.DescribeRequest, _live_pb2.DescribeResponse]
     """Workers, shards, clock."""
     Outlook: _grpc.UnaryUnaryMultiCallable[_live_pb2.OutlookRequest, _live_pb2.OutlookResponse]
@@ -73,6 +75,8 @@ class LiveServiceAsyncStub(LiveServiceStub):
     """Waits until a revision is applied."""
     Watch: _aio.UnaryStreamMultiCallable[_live_pb2.WatchRequest, _live_pb2.WatchResponse]  # type: ignore[assignment]
     """Transitions and ranges as they are committed."""
+    ListBackfills: _aio.UnaryUnaryMultiCallable[_live_pb2.ListBackfillsRequest, _live_pb2.ListBackfillsResponse]  # type: ignore[assignment]
+    """Backfills that run or ran."""
     Describe: _aio.UnaryUnaryMultiCallable[_live_pb2.DescribeRequest, _live_pb2.DescribeResponse]  # type: ignore[assignment]
     """Workers, shards, clock."""
     Outlook: _aio.UnaryUnaryMultiCallable[_live_pb2.OutlookRequest, _live_pb2.OutlookResponse]  # type: ignore[assignment]
@@ -138,6 +142,14 @@ class LiveServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_live_pb2.WatchResponse], _abc.AsyncIterator[_live_pb2.WatchResponse]]:
         """Transitions and ranges as they are committed."""
+
+    @_abc_1.abstractmethod
+    def ListBackfills(
+        self,
+        request: _live_pb2.ListBackfillsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_live_pb2.ListBackfillsResponse, _abc.Awaitable[_live_pb2.ListBackfillsResponse]]:
+        """Backfills that run or ran."""
 
     @_abc_1.abstractmethod
     def Describe(

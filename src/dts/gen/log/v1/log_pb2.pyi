@@ -150,6 +150,7 @@ class Block(_message.Message):
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     ENDS_FIELD_NUMBER: _builtins.int
     LIFE_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
     status: _builtins.int
     attempt: _builtins.int
     cause: _builtins.str
@@ -169,6 +170,8 @@ class Block(_message.Message):
     arguments: _builtins.bytes
     life: _builtins.bool
     """the lease is the worker's life"""
+    group: _builtins.str
+    """the concurrency group of their job"""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -214,10 +217,11 @@ class Block(_message.Message):
         arguments: _builtins.bytes = ...,
         ends: _abc.Iterable[Global___End] | None = ...,
         life: _builtins.bool = ...,
+        group: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "cancel", b"cancel", "cause", b"cause", "demand", b"demand", "ends", b"ends", "failures", b"failures", "fencing", b"fencing", "incarnation", b"incarnation", "instants", b"instants", "jobs", b"jobs", "life", b"life", "losses", b"losses", "nonces", b"nonces", "not_before", b"not_before", "placed", b"placed", "queued", b"queued", "reason", b"reason", "report_epoch", b"report_epoch", "report_number", b"report_number", "retry_of", b"retry_of", "revisions", b"revisions", "status", b"status", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "cancel", b"cancel", "cause", b"cause", "demand", b"demand", "ends", b"ends", "failures", b"failures", "fencing", b"fencing", "group", b"group", "incarnation", b"incarnation", "instants", b"instants", "jobs", b"jobs", "life", b"life", "losses", b"losses", "nonces", b"nonces", "not_before", b"not_before", "placed", b"placed", "queued", b"queued", "reason", b"reason", "report_epoch", b"report_epoch", "report_number", b"report_number", "retry_of", b"retry_of", "revisions", b"revisions", "status", b"status", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -330,6 +334,7 @@ class Definition(_message.Message):
     POLICIES_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     REPUBLISHED_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
     job: _builtins.str
     revision: _builtins.int
     since: _builtins.int
@@ -338,6 +343,8 @@ class Definition(_message.Message):
     body: _builtins.bytes
     """worker.v1.Body"""
     republished: _builtins.bool
+    group: _builtins.str
+    """of the job, for ever"""
     @_builtins.property
     def schedules(self) -> _containers.RepeatedCompositeFieldContainer[Global___Schedule]: ...
     @_builtins.property
@@ -359,10 +366,11 @@ class Definition(_message.Message):
         policies: Global___Policies | None = ...,
         body: _builtins.bytes = ...,
         republished: _builtins.bool = ...,
+        group: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_until", b"_until", "demand", b"demand", "policies", b"policies", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_until", b"_until", "body", b"body", "demand", b"demand", "job", b"job", "policies", b"policies", "republished", b"republished", "revision", b"revision", "schedules", b"schedules", "since", b"since", "state", b"state", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_until", b"_until", "body", b"body", "demand", b"demand", "group", b"group", "job", b"job", "policies", b"policies", "republished", b"republished", "revision", b"revision", "schedules", b"schedules", "since", b"since", "state", b"state", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__until: _TypeAlias = _typing.Literal["until"]  # noqa: Y015
     _WhichOneofArgType__until: _TypeAlias = _typing.Literal["_until", b"_until"]  # noqa: Y015
@@ -516,6 +524,7 @@ class Command(_message.Message):
     AFTER_FIELD_NUMBER: _builtins.int
     UNTIL_FIELD_NUMBER: _builtins.int
     PARALLEL_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
     id: _builtins.bytes
     kind: _builtins.str
     """run | cancel | retry | start_backfill | stop_backfill"""
@@ -531,6 +540,8 @@ class Command(_message.Message):
     """of a backfill"""
     until: _builtins.int
     parallel: _builtins.int
+    group: _builtins.str
+    """of the job: with it, or else with the job's id, goes the shard"""
     def __init__(
         self,
         *,
@@ -547,10 +558,11 @@ class Command(_message.Message):
         after: _builtins.int = ...,
         until: _builtins.int = ...,
         parallel: _builtins.int = ...,
+        group: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "arguments", b"arguments", "expires", b"expires", "id", b"id", "instant", b"instant", "issued", b"issued", "job", b"job", "kind", b"kind", "nonce", b"nonce", "parallel", b"parallel", "reason", b"reason", "revision", b"revision", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "arguments", b"arguments", "expires", b"expires", "group", b"group", "id", b"id", "instant", b"instant", "issued", b"issued", "job", b"job", "kind", b"kind", "nonce", b"nonce", "parallel", b"parallel", "reason", b"reason", "revision", b"revision", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

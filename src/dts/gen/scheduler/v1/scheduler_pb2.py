@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from dts.gen.job.v1 import job_pb2 as job_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cscheduler/v1/scheduler.proto\x12\x0cscheduler.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x10job/v1/job.proto\"9\n\tResources\x12\x0b\n\x03\x63pu\x18\x01 \x01(\x05\x12\x0e\n\x06memory\x18\x02 \x01(\x05\x12\x0f\n\x07storage\x18\x03 \x01(\x05\"n\n\x12ScheduleJobRequest\x12 \n\x03job\x18\x01 \x01(\x0b\x32\x13.job.v1.JobResponse\x12\x36\n\x15resource_requirements\x18\x02 \x01(\x0b\x32\x17.scheduler.v1.Resources\"@\n\x13ScheduleJobResponse\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x14 \x01(\t\"\"\n\x10\x43\x61ncelJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"$\n\x11\x43\x61ncelJobResponse\x12\x0f\n\x07success\x18\x01 \x01(\x08\"(\n\x16GetScheduledJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"~\n\x17GetScheduledJobResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x1b\n\x13next_execution_time\x18\x03 \x01(\t\x12\x36\n\x15resource_requirements\x18\x04 \x01(\x0b\x32\x17.scheduler.v1.Resources\"A\n\x18ListScheduledJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"~\n\x19ListScheduledJobsResponse\x12\x33\n\x04jobs\x18\x01 \x03(\x0b\x32%.scheduler.v1.GetScheduledJobResponse\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x13\n\x0btotal_count\x18\x03 \x01(\x05\"\x14\n\x12ListWorkersRequest\"<\n\x13ListWorkersResponse\x12%\n\x07workers\x18\x01 \x03(\x0b\x32\x14.scheduler.v1.Worker\"\xdb\x02\n\x06Worker\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x0b\n\x03pid\x18\x04 \x01(\x03\x12\x0f\n\x07version\x18\x05 \x01(\t\x12(\n\x08\x63\x61pacity\x18\x06 \x01(\x0b\x32\x16.scheduler.v1.Capacity\x12%\n\x05taken\x18\x07 \x01(\x0b\x32\x16.scheduler.v1.Capacity\x12\x30\n\x06labels\x18\x08 \x03(\x0b\x32 .scheduler.v1.Worker.LabelsEntry\x12\x10\n\x08\x61ttempts\x18\t \x01(\x05\x12\x10\n\x08\x61ttached\x18\n \x01(\x08\x12.\n\nlast_heard\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xaa\x01\n\x08\x43\x61pacity\x12\x0b\n\x03\x63pu\x18\x01 \x01(\x05\x12\x0e\n\x06memory\x18\x02 \x01(\x05\x12\x0f\n\x07storage\x18\x03 \x01(\x05\x12\r\n\x05slots\x18\x04 \x01(\x05\x12\x32\n\x06\x63ustom\x18\x05 \x03(\x0b\x32\".scheduler.v1.Capacity.CustomEntry\x1a-\n\x0b\x43ustomEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"\x12\n\x10GetStatusRequest\"V\n\x11GetStatusResponse\x12#\n\x06shards\x18\x01 \x03(\x0b\x32\x13.scheduler.v1.Shard\x12\r\n\x05\x63lock\x18\x02 \x01(\t\x12\r\n\x05notes\x18\x03 \x03(\t\"\xa1\x01\n\x05Shard\x12\r\n\x05shard\x18\x01 \x01(\x05\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0b\n\x03seq\x18\x03 \x01(\x03\x12-\n\twatermark\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04jobs\x18\x05 \x01(\x03\x12\x0e\n\x06queued\x18\x06 \x01(\x03\x12\x0e\n\x06placed\x18\x07 \x01(\x03\x12\x10\n\x08retrying\x18\x08 \x01(\x03\x32\xd6\x05\n\x10SchedulerService\x12q\n\x0bScheduleJob\x12 .scheduler.v1.ScheduleJobRequest\x1a!.scheduler.v1.ScheduleJobResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\"\x12/v1/scheduler/jobs:\x01*\x12q\n\tCancelJob\x12\x1e.scheduler.v1.CancelJobRequest\x1a\x1f.scheduler.v1.CancelJobResponse\"#\x82\xd3\xe4\x93\x02\x1d*\x1b/v1/scheduler/jobs/{job_id}\x12\x83\x01\n\x0fGetScheduledJob\x12$.scheduler.v1.GetScheduledJobRequest\x1a%.scheduler.v1.GetScheduledJobResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/scheduler/jobs/{job_id}\x12\x80\x01\n\x11ListScheduledJobs\x12&.scheduler.v1.ListScheduledJobsRequest\x1a\'.scheduler.v1.ListScheduledJobsResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/scheduler/jobs\x12g\n\x0bListWorkers\x12 .scheduler.v1.ListWorkersRequest\x1a!.scheduler.v1.ListWorkersResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/workers\x12j\n\tGetStatus\x12\x1e.scheduler.v1.GetStatusRequest\x1a\x1f.scheduler.v1.GetStatusResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/scheduler/statusb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cscheduler/v1/scheduler.proto\x12\x0cscheduler.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x10job/v1/job.proto\"9\n\tResources\x12\x0b\n\x03\x63pu\x18\x01 \x01(\x05\x12\x0e\n\x06memory\x18\x02 \x01(\x05\x12\x0f\n\x07storage\x18\x03 \x01(\x05\"n\n\x12ScheduleJobRequest\x12 \n\x03job\x18\x01 \x01(\x0b\x32\x13.job.v1.JobResponse\x12\x36\n\x15resource_requirements\x18\x02 \x01(\x0b\x32\x17.scheduler.v1.Resources\"@\n\x13ScheduleJobResponse\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x14 \x01(\t\"\"\n\x10\x43\x61ncelJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"$\n\x11\x43\x61ncelJobResponse\x12\x0f\n\x07success\x18\x01 \x01(\x08\"(\n\x16GetScheduledJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"~\n\x17GetScheduledJobResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x1b\n\x13next_execution_time\x18\x03 \x01(\t\x12\x36\n\x15resource_requirements\x18\x04 \x01(\x0b\x32\x17.scheduler.v1.Resources\"A\n\x18ListScheduledJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"~\n\x19ListScheduledJobsResponse\x12\x33\n\x04jobs\x18\x01 \x03(\x0b\x32%.scheduler.v1.GetScheduledJobResponse\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x13\n\x0btotal_count\x18\x03 \x01(\x05\"\x14\n\x12ListWorkersRequest\"<\n\x13ListWorkersResponse\x12%\n\x07workers\x18\x01 \x03(\x0b\x32\x14.scheduler.v1.Worker\"\xa6\x03\n\x06Worker\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x0b\n\x03pid\x18\x04 \x01(\x03\x12\x0f\n\x07version\x18\x05 \x01(\t\x12(\n\x08\x63\x61pacity\x18\x06 \x01(\x0b\x32\x16.scheduler.v1.Capacity\x12%\n\x05taken\x18\x07 \x01(\x0b\x32\x16.scheduler.v1.Capacity\x12\x30\n\x06labels\x18\x08 \x03(\x0b\x32 .scheduler.v1.Worker.LabelsEntry\x12\x10\n\x08\x61ttempts\x18\t \x01(\x05\x12\x10\n\x08\x61ttached\x18\n \x01(\x08\x12.\n\nlast_heard\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x63ordoned\x18\x14 \x01(\x08\x12\x0f\n\x07leaving\x18\x15 \x01(\x08\x12&\n\x06\x63redit\x18\x16 \x01(\x0b\x32\x16.scheduler.v1.Capacity\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"!\n\x13\x43ordonWorkerRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x16\n\x14\x43ordonWorkerResponse\"#\n\x15UncordonWorkerRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x18\n\x16UncordonWorkerResponse\"7\n\x12\x44rainWorkerRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x15\n\rgrace_seconds\x18\x02 \x01(\x05\"\x15\n\x13\x44rainWorkerResponse\"\xaa\x01\n\x08\x43\x61pacity\x12\x0b\n\x03\x63pu\x18\x01 \x01(\x05\x12\x0e\n\x06memory\x18\x02 \x01(\x05\x12\x0f\n\x07storage\x18\x03 \x01(\x05\x12\r\n\x05slots\x18\x04 \x01(\x05\x12\x32\n\x06\x63ustom\x18\x05 \x03(\x0b\x32\".scheduler.v1.Capacity.CustomEntry\x1a-\n\x0b\x43ustomEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"\x12\n\x10GetStatusRequest\"V\n\x11GetStatusResponse\x12#\n\x06shards\x18\x01 \x03(\x0b\x32\x13.scheduler.v1.Shard\x12\r\n\x05\x63lock\x18\x02 \x01(\t\x12\r\n\x05notes\x18\x03 \x03(\t\"\xa1\x01\n\x05Shard\x12\r\n\x05shard\x18\x01 \x01(\x05\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0b\n\x03seq\x18\x03 \x01(\x03\x12-\n\twatermark\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04jobs\x18\x05 \x01(\x03\x12\x0e\n\x06queued\x18\x06 \x01(\x03\x12\x0e\n\x06placed\x18\x07 \x01(\x03\x12\x10\n\x08retrying\x18\x08 \x01(\x03\x32\xcc\x08\n\x10SchedulerService\x12q\n\x0bScheduleJob\x12 .scheduler.v1.ScheduleJobRequest\x1a!.scheduler.v1.ScheduleJobResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\"\x12/v1/scheduler/jobs:\x01*\x12q\n\tCancelJob\x12\x1e.scheduler.v1.CancelJobRequest\x1a\x1f.scheduler.v1.CancelJobResponse\"#\x82\xd3\xe4\x93\x02\x1d*\x1b/v1/scheduler/jobs/{job_id}\x12\x83\x01\n\x0fGetScheduledJob\x12$.scheduler.v1.GetScheduledJobRequest\x1a%.scheduler.v1.GetScheduledJobResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/scheduler/jobs/{job_id}\x12\x80\x01\n\x11ListScheduledJobs\x12&.scheduler.v1.ListScheduledJobsRequest\x1a\'.scheduler.v1.ListScheduledJobsResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/scheduler/jobs\x12g\n\x0bListWorkers\x12 .scheduler.v1.ListWorkersRequest\x1a!.scheduler.v1.ListWorkersResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/workers\x12y\n\x0c\x43ordonWorker\x12!.scheduler.v1.CordonWorkerRequest\x1a\".scheduler.v1.CordonWorkerResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/workers/{id}/cordon:\x01*\x12\x81\x01\n\x0eUncordonWorker\x12#.scheduler.v1.UncordonWorkerRequest\x1a$.scheduler.v1.UncordonWorkerResponse\"$\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/workers/{id}/uncordon:\x01*\x12u\n\x0b\x44rainWorker\x12 .scheduler.v1.DrainWorkerRequest\x1a!.scheduler.v1.DrainWorkerResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/workers/{id}/drain:\x01*\x12j\n\tGetStatus\x12\x1e.scheduler.v1.GetStatusRequest\x1a\x1f.scheduler.v1.GetStatusResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/scheduler/statusb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,6 +48,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCHEDULERSERVICE'].methods_by_name['ListScheduledJobs']._serialized_options = b'\202\323\344\223\002\024\022\022/v1/scheduler/jobs'
   _globals['_SCHEDULERSERVICE'].methods_by_name['ListWorkers']._loaded_options = None
   _globals['_SCHEDULERSERVICE'].methods_by_name['ListWorkers']._serialized_options = b'\202\323\344\223\002\r\022\013/v1/workers'
+  _globals['_SCHEDULERSERVICE'].methods_by_name['CordonWorker']._loaded_options = None
+  _globals['_SCHEDULERSERVICE'].methods_by_name['CordonWorker']._serialized_options = b'\202\323\344\223\002\034\"\027/v1/workers/{id}/cordon:\001*'
+  _globals['_SCHEDULERSERVICE'].methods_by_name['UncordonWorker']._loaded_options = None
+  _globals['_SCHEDULERSERVICE'].methods_by_name['UncordonWorker']._serialized_options = b'\202\323\344\223\002\036\"\031/v1/workers/{id}/uncordon:\001*'
+  _globals['_SCHEDULERSERVICE'].methods_by_name['DrainWorker']._loaded_options = None
+  _globals['_SCHEDULERSERVICE'].methods_by_name['DrainWorker']._serialized_options = b'\202\323\344\223\002\033\"\026/v1/workers/{id}/drain:\001*'
   _globals['_SCHEDULERSERVICE'].methods_by_name['GetStatus']._loaded_options = None
   _globals['_SCHEDULERSERVICE'].methods_by_name['GetStatus']._serialized_options = b'\202\323\344\223\002\026\022\024/v1/scheduler/status'
   _globals['_RESOURCES']._serialized_start=127
@@ -73,19 +79,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTWORKERSRESPONSE']._serialized_start=825
   _globals['_LISTWORKERSRESPONSE']._serialized_end=885
   _globals['_WORKER']._serialized_start=888
-  _globals['_WORKER']._serialized_end=1235
-  _globals['_WORKER_LABELSENTRY']._serialized_start=1190
-  _globals['_WORKER_LABELSENTRY']._serialized_end=1235
-  _globals['_CAPACITY']._serialized_start=1238
-  _globals['_CAPACITY']._serialized_end=1408
-  _globals['_CAPACITY_CUSTOMENTRY']._serialized_start=1363
-  _globals['_CAPACITY_CUSTOMENTRY']._serialized_end=1408
-  _globals['_GETSTATUSREQUEST']._serialized_start=1410
-  _globals['_GETSTATUSREQUEST']._serialized_end=1428
-  _globals['_GETSTATUSRESPONSE']._serialized_start=1430
-  _globals['_GETSTATUSRESPONSE']._serialized_end=1516
-  _globals['_SHARD']._serialized_start=1519
-  _globals['_SHARD']._serialized_end=1680
-  _globals['_SCHEDULERSERVICE']._serialized_start=1683
-  _globals['_SCHEDULERSERVICE']._serialized_end=2409
+  _globals['_WORKER']._serialized_end=1310
+  _globals['_WORKER_LABELSENTRY']._serialized_start=1265
+  _globals['_WORKER_LABELSENTRY']._serialized_end=1310
+  _globals['_CORDONWORKERREQUEST']._serialized_start=1312
+  _globals['_CORDONWORKERREQUEST']._serialized_end=1345
+  _globals['_CORDONWORKERRESPONSE']._serialized_start=1347
+  _globals['_CORDONWORKERRESPONSE']._serialized_end=1369
+  _globals['_UNCORDONWORKERREQUEST']._serialized_start=1371
+  _globals['_UNCORDONWORKERREQUEST']._serialized_end=1406
+  _globals['_UNCORDONWORKERRESPONSE']._serialized_start=1408
+  _globals['_UNCORDONWORKERRESPONSE']._serialized_end=1432
+  _globals['_DRAINWORKERREQUEST']._serialized_start=1434
+  _globals['_DRAINWORKERREQUEST']._serialized_end=1489
+  _globals['_DRAINWORKERRESPONSE']._serialized_start=1491
+  _globals['_DRAINWORKERRESPONSE']._serialized_end=1512
+  _globals['_CAPACITY']._serialized_start=1515
+  _globals['_CAPACITY']._serialized_end=1685
+  _globals['_CAPACITY_CUSTOMENTRY']._serialized_start=1640
+  _globals['_CAPACITY_CUSTOMENTRY']._serialized_end=1685
+  _globals['_GETSTATUSREQUEST']._serialized_start=1687
+  _globals['_GETSTATUSREQUEST']._serialized_end=1705
+  _globals['_GETSTATUSRESPONSE']._serialized_start=1707
+  _globals['_GETSTATUSRESPONSE']._serialized_end=1793
+  _globals['_SHARD']._serialized_start=1796
+  _globals['_SHARD']._serialized_end=1957
+  _globals['_SCHEDULERSERVICE']._serialized_start=1960
+  _globals['_SCHEDULERSERVICE']._serialized_end=3060
 # @@protoc_insertion_point(module_scope)

@@ -60,6 +60,21 @@ class SchedulerServiceStub:
                 request_serializer=scheduler_dot_v1_dot_scheduler__pb2.ListWorkersRequest.SerializeToString,
                 response_deserializer=scheduler_dot_v1_dot_scheduler__pb2.ListWorkersResponse.FromString,
                 _registered_method=True)
+        self.CordonWorker = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/CordonWorker',
+                request_serializer=scheduler_dot_v1_dot_scheduler__pb2.CordonWorkerRequest.SerializeToString,
+                response_deserializer=scheduler_dot_v1_dot_scheduler__pb2.CordonWorkerResponse.FromString,
+                _registered_method=True)
+        self.UncordonWorker = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/UncordonWorker',
+                request_serializer=scheduler_dot_v1_dot_scheduler__pb2.UncordonWorkerRequest.SerializeToString,
+                response_deserializer=scheduler_dot_v1_dot_scheduler__pb2.UncordonWorkerResponse.FromString,
+                _registered_method=True)
+        self.DrainWorker = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/DrainWorker',
+                request_serializer=scheduler_dot_v1_dot_scheduler__pb2.DrainWorkerRequest.SerializeToString,
+                response_deserializer=scheduler_dot_v1_dot_scheduler__pb2.DrainWorkerResponse.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/scheduler.v1.SchedulerService/GetStatus',
                 request_serializer=scheduler_dot_v1_dot_scheduler__pb2.GetStatusRequest.SerializeToString,
@@ -106,6 +121,27 @@ class SchedulerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CordonWorker(self, request, context):
+        """Nothing new goes to the worker, through any Scheduler instance; what it has runs on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UncordonWorker(self, request, context):
+        """It takes new work again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainWorker(self, request, context):
+        """Cordons it, and hands back what waits there; what runs may finish.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatus(self, request, context):
         """How the scheduler itself is: shards, watermark, queues, clock.
         """
@@ -140,6 +176,21 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.ListWorkers,
                     request_deserializer=scheduler_dot_v1_dot_scheduler__pb2.ListWorkersRequest.FromString,
                     response_serializer=scheduler_dot_v1_dot_scheduler__pb2.ListWorkersResponse.SerializeToString,
+            ),
+            'CordonWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.CordonWorker,
+                    request_deserializer=scheduler_dot_v1_dot_scheduler__pb2.CordonWorkerRequest.FromString,
+                    response_serializer=scheduler_dot_v1_dot_scheduler__pb2.CordonWorkerResponse.SerializeToString,
+            ),
+            'UncordonWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.UncordonWorker,
+                    request_deserializer=scheduler_dot_v1_dot_scheduler__pb2.UncordonWorkerRequest.FromString,
+                    response_serializer=scheduler_dot_v1_dot_scheduler__pb2.UncordonWorkerResponse.SerializeToString,
+            ),
+            'DrainWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainWorker,
+                    request_deserializer=scheduler_dot_v1_dot_scheduler__pb2.DrainWorkerRequest.FromString,
+                    response_serializer=scheduler_dot_v1_dot_scheduler__pb2.DrainWorkerResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -283,6 +334,87 @@ class SchedulerService:
             '/scheduler.v1.SchedulerService/ListWorkers',
             scheduler_dot_v1_dot_scheduler__pb2.ListWorkersRequest.SerializeToString,
             scheduler_dot_v1_dot_scheduler__pb2.ListWorkersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CordonWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/CordonWorker',
+            scheduler_dot_v1_dot_scheduler__pb2.CordonWorkerRequest.SerializeToString,
+            scheduler_dot_v1_dot_scheduler__pb2.CordonWorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UncordonWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/UncordonWorker',
+            scheduler_dot_v1_dot_scheduler__pb2.UncordonWorkerRequest.SerializeToString,
+            scheduler_dot_v1_dot_scheduler__pb2.UncordonWorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/DrainWorker',
+            scheduler_dot_v1_dot_scheduler__pb2.DrainWorkerRequest.SerializeToString,
+            scheduler_dot_v1_dot_scheduler__pb2.DrainWorkerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,12 @@ class SchedulerServiceStub:
     """Jobs that have a next instant, by id."""
     ListWorkers: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ListWorkersRequest, _scheduler_pb2.ListWorkersResponse]
     """The attached workers and what is taken of each."""
+    CordonWorker: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.CordonWorkerRequest, _scheduler_pb2.CordonWorkerResponse]
+    """Nothing new goes to the worker, through any Scheduler instance; what it has runs on."""
+    UncordonWorker: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.UncordonWorkerRequest, _scheduler_pb2.UncordonWorkerResponse]
+    """It takes new work again."""
+    DrainWorker: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.DrainWorkerRequest, _scheduler_pb2.DrainWorkerResponse]
+    """Cordons it, and hands back what waits there; what runs may finish."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.GetStatusRequest, _scheduler_pb2.GetStatusResponse]
     """How the scheduler itself is: shards, watermark, queues, clock."""
 
@@ -61,6 +67,12 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     """Jobs that have a next instant, by id."""
     ListWorkers: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListWorkersRequest, _scheduler_pb2.ListWorkersResponse]  # type: ignore[assignment]
     """The attached workers and what is taken of each."""
+    CordonWorker: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.CordonWorkerRequest, _scheduler_pb2.CordonWorkerResponse]  # type: ignore[assignment]
+    """Nothing new goes to the worker, through any Scheduler instance; what it has runs on."""
+    UncordonWorker: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.UncordonWorkerRequest, _scheduler_pb2.UncordonWorkerResponse]  # type: ignore[assignment]
+    """It takes new work again."""
+    DrainWorker: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.DrainWorkerRequest, _scheduler_pb2.DrainWorkerResponse]  # type: ignore[assignment]
+    """Cordons it, and hands back what waits there; what runs may finish."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.GetStatusRequest, _scheduler_pb2.GetStatusResponse]  # type: ignore[assignment]
     """How the scheduler itself is: shards, watermark, queues, clock."""
 
@@ -106,6 +118,30 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.ListWorkersResponse, _abc.Awaitable[_scheduler_pb2.ListWorkersResponse]]:
         """The attached workers and what is taken of each."""
+
+    @_abc_1.abstractmethod
+    def CordonWorker(
+        self,
+        request: _scheduler_pb2.CordonWorkerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.CordonWorkerResponse, _abc.Awaitable[_scheduler_pb2.CordonWorkerResponse]]:
+        """Nothing new goes to the worker, through any Scheduler instance; what it has runs on."""
+
+    @_abc_1.abstractmethod
+    def UncordonWorker(
+        self,
+        request: _scheduler_pb2.UncordonWorkerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.UncordonWorkerResponse, _abc.Awaitable[_scheduler_pb2.UncordonWorkerResponse]]:
+        """It takes new work again."""
+
+    @_abc_1.abstractmethod
+    def DrainWorker(
+        self,
+        request: _scheduler_pb2.DrainWorkerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.DrainWorkerResponse, _abc.Awaitable[_scheduler_pb2.DrainWorkerResponse]]:
+        """Cordons it, and hands back what waits there; what runs may finish."""
 
     @_abc_1.abstractmethod
     def GetStatus(

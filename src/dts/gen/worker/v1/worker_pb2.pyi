@@ -30,6 +30,8 @@ class AttachRequest(_message.Message):
     ENDED_FIELD_NUMBER: _builtins.int
     STARTED_FIELD_NUMBER: _builtins.int
     LEAVING_FIELD_NUMBER: _builtins.int
+    CREDIT_FIELD_NUMBER: _builtins.int
+    STANDING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -42,6 +44,10 @@ class AttachRequest(_message.Message):
     def started(self) -> Global___Started: ...
     @_builtins.property
     def leaving(self) -> Global___Leaving: ...
+    @_builtins.property
+    def credit(self) -> Global___Credit: ...
+    @_builtins.property
+    def standing(self) -> Global___Standing: ...
     def __init__(
         self,
         *,
@@ -51,12 +57,14 @@ class AttachRequest(_message.Message):
         ended: Global___Ended | None = ...,
         started: Global___Started | None = ...,
         leaving: Global___Leaving | None = ...,
+        credit: Global___Credit | None = ...,
+        standing: Global___Standing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["beat", b"beat", "ended", b"ended", "hello", b"hello", "leaving", b"leaving", "message", b"message", "report", b"report", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["beat", b"beat", "credit", b"credit", "ended", b"ended", "hello", b"hello", "leaving", b"leaving", "message", b"message", "report", b"report", "standing", b"standing", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["beat", b"beat", "ended", b"ended", "hello", b"hello", "leaving", b"leaving", "message", b"message", "report", b"report", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beat", b"beat", "credit", b"credit", "ended", b"ended", "hello", b"hello", "leaving", b"leaving", "message", b"message", "report", b"report", "standing", b"standing", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "report", "beat", "ended", "started", "leaving"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "report", "beat", "ended", "started", "leaving", "credit", "standing"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -73,6 +81,10 @@ class AttachResponse(_message.Message):
     ECHO_FIELD_NUMBER: _builtins.int
     ACK_FIELD_NUMBER: _builtins.int
     LEAVE_FIELD_NUMBER: _builtins.int
+    PEERS_FIELD_NUMBER: _builtins.int
+    WANT_FIELD_NUMBER: _builtins.int
+    GIVE_BACK_FIELD_NUMBER: _builtins.int
+    CORDON_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -87,6 +99,14 @@ class AttachResponse(_message.Message):
     def ack(self) -> Global___Ack: ...
     @_builtins.property
     def leave(self) -> Global___Leave: ...
+    @_builtins.property
+    def peers(self) -> Global___Peers: ...
+    @_builtins.property
+    def want(self) -> Global___Want: ...
+    @_builtins.property
+    def give_back(self) -> Global___Return: ...
+    @_builtins.property
+    def cordon(self) -> Global___Cordon: ...
     def __init__(
         self,
         *,
@@ -97,12 +117,16 @@ class AttachResponse(_message.Message):
         echo: Global___Echo | None = ...,
         ack: Global___Ack | None = ...,
         leave: Global___Leave | None = ...,
+        peers: Global___Peers | None = ...,
+        want: Global___Want | None = ...,
+        give_back: Global___Return | None = ...,
+        cordon: Global___Cordon | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "ask", b"ask", "cancel", b"cancel", "echo", b"echo", "lease", b"lease", "leave", b"leave", "message", b"message", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "ask", b"ask", "cancel", b"cancel", "cordon", b"cordon", "echo", b"echo", "give_back", b"give_back", "lease", b"lease", "leave", b"leave", "message", b"message", "peers", b"peers", "want", b"want", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "ask", b"ask", "cancel", b"cancel", "echo", b"echo", "lease", b"lease", "leave", b"leave", "message", b"message", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "ask", b"ask", "cancel", b"cancel", "cordon", b"cordon", "echo", b"echo", "give_back", b"give_back", "lease", b"lease", "leave", b"leave", "message", b"message", "peers", b"peers", "want", b"want", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "ask", "lease", "cancel", "echo", "ack", "leave"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "ask", "lease", "cancel", "echo", "ack", "leave", "peers", "want", "give_back", "cordon"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -170,6 +194,8 @@ class Hello(_message.Message):
     BACKLOG_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_NUMBER: _builtins.int
     PROTOCOL_FIELD_NUMBER: _builtins.int
+    CREDITED_FIELD_NUMBER: _builtins.int
+    CORDONED_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
     incarnation: _builtins.str
     """a nonce of the process"""
@@ -193,6 +219,10 @@ class Hello(_message.Message):
     """leased executions that may wait"""
     protocol: _builtins.str
     """version of this file: '1'"""
+    credited: _builtins.bool
+    """the instance may use what Credit gives it, nothing before; false: all of the capacity is its own"""
+    cordoned: _builtins.bool
+    """nothing new is to be leased to it"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -216,10 +246,12 @@ class Hello(_message.Message):
         backlog: _builtins.int = ...,
         custom: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         protocol: _builtins.str = ...,
+        credited: _builtins.bool = ...,
+        cordoned: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backlog", b"backlog", "cpu", b"cpu", "custom", b"custom", "database", b"database", "host", b"host", "incarnation", b"incarnation", "labels", b"labels", "memory", b"memory", "pid", b"pid", "protocol", b"protocol", "slots", b"slots", "storage", b"storage", "timed", b"timed", "token", b"token", "version", b"version", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backlog", b"backlog", "cordoned", b"cordoned", "cpu", b"cpu", "credited", b"credited", "custom", b"custom", "database", b"database", "host", b"host", "incarnation", b"incarnation", "labels", b"labels", "memory", b"memory", "pid", b"pid", "protocol", b"protocol", "slots", b"slots", "storage", b"storage", "timed", b"timed", "token", b"token", "version", b"version", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -233,25 +265,63 @@ class Welcome(_message.Message):
 
     INSTANCE_FIELD_NUMBER: _builtins.int
     LEASE_MS_FIELD_NUMBER: _builtins.int
-    OUTPUT_ADDRESS_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    SCHEDULERS_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
     instance: _builtins.str
     lease_ms: _builtins.int
-    output_address: _builtins.str
-    """where PutOutput is served; empty: here"""
+    address: _builtins.str
+    """of this instance, as it is named in `schedulers`; empty: the one that was called"""
+    @_builtins.property
+    def schedulers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """of all live Scheduler instances, this one included; none: there is only this one"""
+
+    @_builtins.property
+    def outputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """where PutOutput is served (Execution Services); none: here"""
+
     def __init__(
         self,
         *,
         instance: _builtins.str = ...,
         lease_ms: _builtins.int = ...,
-        output_address: _builtins.str = ...,
+        address: _builtins.str = ...,
+        schedulers: _abc.Iterable[_builtins.str] | None = ...,
+        outputs: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "lease_ms", b"lease_ms", "output_address", b"output_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "instance", b"instance", "lease_ms", b"lease_ms", "outputs", b"outputs", "schedulers", b"schedulers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Welcome: _TypeAlias = Welcome  # noqa: Y015
+
+@_typing.final
+class Peers(_message.Message):
+    """What Welcome said has changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULERS_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def schedulers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def outputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        schedulers: _abc.Iterable[_builtins.str] | None = ...,
+        outputs: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outputs", b"outputs", "schedulers", b"schedulers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Peers: _TypeAlias = Peers  # noqa: Y015
 
 @_typing.final
 class Ask(_message.Message):
@@ -630,6 +700,139 @@ class Ack(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Ack: _TypeAlias = Ack  # noqa: Y015
+
+@_typing.final
+class Credit(_message.Message):
+    """Up: the share of the worker that this instance may use, what it has placed there included. Lower than before: what it does not use
+    it gives back at once, the rest as it becomes free. Amounts here and below: cpu, memory, storage, slots, backlog, then the custom
+    resources of Hello in the order of their names.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    AMOUNTS_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """grows on a stream"""
+    @_builtins.property
+    def amounts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        amounts: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amounts", b"amounts", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Credit: _TypeAlias = Credit  # noqa: Y015
+
+@_typing.final
+class Want(_message.Message):
+    """Down: what the instance would use besides what it uses now; all 0 or none: nothing waits there any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MORE_FIELD_NUMBER: _builtins.int
+    ONE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def more(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def one(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """the demand of a single waiting execution: gathered as a whole if it is above an equal share"""
+
+    def __init__(
+        self,
+        *,
+        more: _abc.Iterable[_builtins.int] | None = ...,
+        one: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "one", b"one"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Want: _TypeAlias = Want  # noqa: Y015
+
+@_typing.final
+class Return(_message.Message):
+    """Down: with Credit `number` known, the instance uses no more than `kept`. Each Credit that lowers a share is answered at once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    @_builtins.property
+    def kept(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        kept: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept", b"kept", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Return: _TypeAlias = Return  # noqa: Y015
+
+@_typing.final
+class Cordon(_message.Message):
+    """Down: nothing new for this worker (until it is told otherwise); `drain`: what waits there is handed back, too, and what runs may finish
+    within the grace time. The worker repeats it to all instances as Standing.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORDONED_FIELD_NUMBER: _builtins.int
+    DRAIN_FIELD_NUMBER: _builtins.int
+    GRACE_MS_FIELD_NUMBER: _builtins.int
+    cordoned: _builtins.bool
+    drain: _builtins.bool
+    grace_ms: _builtins.int
+    """0: as long as it takes"""
+    def __init__(
+        self,
+        *,
+        cordoned: _builtins.bool = ...,
+        drain: _builtins.bool = ...,
+        grace_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cordoned", b"cordoned", "drain", b"drain", "grace_ms", b"grace_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cordon: _TypeAlias = Cordon  # noqa: Y015
+
+@_typing.final
+class Standing(_message.Message):
+    """Up: whether anything new may be leased to this worker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORDONED_FIELD_NUMBER: _builtins.int
+    cordoned: _builtins.bool
+    def __init__(
+        self,
+        *,
+        cordoned: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cordoned", b"cordoned"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Standing: _TypeAlias = Standing  # noqa: Y015
 
 @_typing.final
 class Leave(_message.Message):
