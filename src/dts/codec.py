@@ -95,6 +95,11 @@ def end_in(end: log.End) -> End:
     return End(end.started, end.ended, end.code, end.error, end.result, end.kind, end.enforced)
 
 
+@lru_cache(maxsize=10_000)
+def _group(group: str) -> str:
+    return group  # equal names are one object
+
+
 def block_out(block: Block) -> log.Block:
     """To log.v1."""
     jobs, instants, nonces = columns(block.keys)
@@ -125,6 +130,7 @@ def block_out(block: Block) -> log.Block:
         retry_of=block.retry_of,
         arguments=block.arguments,
         ends=[end_out(end) for end in block.ends],
+        group=block.group,
     )
 
 
@@ -153,6 +159,7 @@ def block_in(got: log.Block) -> Block:
         retry_of=got.retry_of,
         arguments=got.arguments,
         ends=[end_in(end) for end in got.ends],
+        group=_group(got.group),
     )
 
 
@@ -217,6 +224,7 @@ def definition_out(definition: Definition) -> log.Definition:
         policies=_policies_out(definition.policies),
         body=definition.body,
         republished=not definition.first,
+        group=definition.group,
     )
 
 
@@ -236,6 +244,7 @@ def definition_in(got: log.Definition) -> Definition:
         policies,
         _body(got.body),
         not got.republished,
+        _group(got.group),
     )
 
 
@@ -271,7 +280,7 @@ def gaps_in(got: log.Gaps) -> tuple[Gap, ...]:
 
 def command_out(command: Command) -> log.Command:
     """To log.v1."""
-    out = log.Command(id=command.id, issued=command.issued, expires=command.expires)
+    out = log.Command(id=command.id, issued=command.issued, expires=command.expires, group=command.group)
     match command:
         case Run():
             out.kind, out.job, out.revision, out.arguments = "run", command.job, command.revision, command.arguments
@@ -295,16 +304,16 @@ def command_in(got: log.Command) -> Command:
     key = Key(got.job, got.instant, got.nonce)
     match got.kind:
         case "run":
-            return Run(got.id, got.job, got.issued, got.expires, got.revision, got.arguments)
+            return Run(got.id, got.job, got.issued, got.expires, got.revision, got.arguments, got.group)
         case "cancel":
-            return Cancel(got.id, key, got.issued, got.expires, got.reason)
+            return Cancel(got.id, key, got.issued, got.expires, got.reason, got.group)
         case "retry":
-            return Retry(got.id, key, got.issued, got.expires, got.revision, got.arguments)
+            return Retry(got.id, key, got.issued, got.expires, got.revision, got.arguments, got.group)
         case "start_backfill":
             span = (got.after, got.until)
-            return StartBackfill(got.id, got.job, got.issued, got.expires, got.revision, *span, got.parallel)
+            return StartBackfill(got.id, got.job, got.issued, got.expires, got.revision, *span, got.parallel, got.group)
         case "stop_backfill":
-            return StopBackfill(got.id, got.job, got.issued, got.expires, got.nonce, got.reason)
+            return StopBackfill(got.id, got.job, got.issued, got.expires, got.nonce, got.reason, got.group)
     raise ValueError(f"command of an unknown kind {got.kind!r}")
 
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from dts import __version__
 from dts.adapters.cassandra import CassandraStore
-from dts.adapters.kafka.feed import job_of
 from dts.adapters.kafka.members import Members
 from dts.adapters.kafka.settings import KafkaSettings, Topics, shard_of
 from dts.adapters.kafka.store import KafkaStore
@@ -22,7 +21,7 @@ from dts.api.scheduler_methods import SchedulerMethods
 from dts.api.workers import OutputServicer
 from dts.config import Config
 from dts.errors import DtsError, Unavailable
-from dts.model import Command, ShardId
+from dts.model import Command, ShardId, routed_by
 from dts.server.listeners import Listeners, address
 from dts.server.migrations import FOLDER, Done, migrator
 from dts.server.waiting import Starting
@@ -129,7 +128,7 @@ class Cluster:
         await self.cassandra.close()
 
     def _shard_of(self, command: Command) -> ShardId:
-        return shard_of(job_of(command), self.kafka.partitions)
+        return shard_of(routed_by(command), self.kafka.partitions)
 
     def _need_kafka(self) -> None:
         """A change that cannot be published is refused before anything is stored."""

@@ -180,7 +180,7 @@ class ExecutionService:
             raise FailedPrecondition(
                 f"execution {str(key)!r} has ended as {found.status.name}: there is nothing to cancel"
             )
-        command = Cancel(command_id("", str(key)), key, now, now + bounds.COMMAND_EXPIRY_MS, reason)
+        command = Cancel(command_id("", str(key)), key, now, now + bounds.COMMAND_EXPIRY_MS, reason, found.group)
         with suppress(OutcomeUnknown):  # it is durable: the owner will come to it
             await self._live.submit(command)
         return await self.get(key)
@@ -195,7 +195,7 @@ class ExecutionService:
         if row is None or row.state is JobState.DELETED:
             raise NotFound("job", key.job)
         now = self.now()
-        retry = Retry(command, key, now, now + bounds.COMMAND_EXPIRY_MS, row.revision, arguments)
+        retry = Retry(command, key, now, now + bounds.COMMAND_EXPIRY_MS, row.revision, arguments, row.group)
         try:
             return await self._live.submit(retry)
         except OutcomeUnknown:

@@ -204,7 +204,9 @@ class JobService:
             if edited is None:
                 rows.append(row)
                 continue
-            definition = edited.definition._replace(revision=row.revision + 1, since=max(now, row.updated))
+            definition = edited.definition._replace(
+                revision=row.revision + 1, since=max(now, row.updated), group=row.group
+            )
             edited = edited._replace(definition=definition, created=row.created, request=row.request)
             revisions.append(edited)
             rows.append(row_of(edited))
@@ -220,7 +222,7 @@ class JobService:
         row = await self.stored(job)
         command = command_id(request_id, job)
         now = self.now()
-        run = Run(command, job, now, now + bounds.COMMAND_EXPIRY_MS, row.revision, arguments)
+        run = Run(command, job, now, now + bounds.COMMAND_EXPIRY_MS, row.revision, arguments, row.group)
         try:
             return await self._live.submit(run)
         except OutcomeUnknown:  # it is durable and its id is known: the owner will come to it
@@ -248,4 +250,5 @@ def row_of(revision: Revision) -> StoredJob:
         definition.until,
         revision.document,
         revision.request,
+        definition.group,
     )

@@ -66,7 +66,15 @@ def _revision(row: Row) -> Revision:
 def _stored(revision: Revision) -> StoredJob:
     of = revision.definition
     return StoredJob(
-        of.job, of.revision, revision.created, of.since, of.state, of.until, revision.document, revision.request
+        of.job,
+        of.revision,
+        revision.created,
+        of.since,
+        of.state,
+        of.until,
+        revision.document,
+        revision.request,
+        of.group,
     )
 
 

@@ -20,13 +20,13 @@ from dts.adapters.kafka.feedreader import Readers, Subscription
 from dts.adapters.kafka.settings import KafkaSettings, shard_of
 from dts.codec import command_out, definition_out
 from dts.errors import QueueFull, Unavailable
-from dts.model import Cancel, Change, Command, Definition, Position, Retry, ShardId
+from dts.model import Cancel, Change, Command, Definition, Position, Retry, ShardId, routed_by
 
 log = logging.getLogger("dts.kafka.client")
 
 
 def job_of(change: Definition | Command) -> str:
-    """The job that a change is about: its key, and what its partition follows from."""
+    """The job that a change is about: its key."""
     return change.key.job if isinstance(change, Cancel | Retry) else change.job
 
 
@@ -100,7 +100,7 @@ class KafkaFeed:
             topic, value = self._topics.jobs, definition_out(change).SerializeToString()
         else:
             topic, value = self._topics.commands, command_out(change).SerializeToString()
-        shard = shard_of(job, self._partitions)
+        shard = shard_of(routed_by(change), self._partitions)
         self._producer.produce(topic, value, job.encode(), shard, on_delivery=batch.told)
 
     def _poll(self) -> None:

@@ -91,6 +91,6 @@ class KafkaSettings(NamedTuple):
         return {"bootstrap.servers": self.brokers, "client.id": self.client, "reconnect.backoff.max.ms": 1_000}
 
 
-def shard_of(job: str, partitions: int) -> ShardId:
-    """The shard of a job, for ever: crc32 of its id, modulo the number of partitions."""
-    return zlib.crc32(job.encode()) % partitions
+def shard_of(name: str, partitions: int) -> ShardId:
+    """The shard of a job, for ever: crc32 of its concurrency group or else of its id, modulo the number of partitions."""
+    return zlib.crc32(name.encode()) % partitions

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dts.adapters.sqlite.bulk import Insert, Row
 from dts.adapters.sqlite.feed import Feed
 from dts.adapters.sqlite.reader import Reader
-from dts.adapters.sqlite.shapes import COLUMNS, definition_of, shape_of
+from dts.adapters.sqlite.shapes import COLUMNS, definition_of, group_of, shape_of
 from dts.adapters.sqlite.writer import Writer
 from dts.errors import AlreadyExists, NotFound, RevisionConflict
 from dts.model import Change, Definition, Instant, JobState, Revision, StoredJob
@@ -18,7 +18,7 @@ from dts.model import Change, Definition, Instant, JobState, Revision, StoredJob
 PAGE = 2_000  # definitions in one page of the audit
 BETWEEN = "\x1f"  # between the tags of a revision
 
-_STORED = "j.id, j.revision, j.created, j.updated, j.state, j.until, r.document, j.request"
+_STORED = "j.id, j.revision, j.created, j.updated, j.state, j.until, r.document, j.request, r.shape"
 _FROM = "FROM jobs AS j JOIN revisions AS r ON r.pos = j.pos"
 _IN = "(SELECT value FROM json_each(?))"
 _revisions = Insert("INSERT INTO revisions", 14)
@@ -52,9 +52,9 @@ def _job_row(pos: int, revision: Revision) -> Row:
     return (of.job, of.revision, revision.created, of.since, of.state, of.until, folded, pos, revision.request)
 
 
-def _stored(row: tuple[str, int, int, int, int, int | None, bytes, str]) -> StoredJob:
-    id, revision, created, updated, state, until, document, request = row
-    return StoredJob(id, revision, created, updated, JobState(state), until, document, request)
+def _stored(row: tuple[str, int, int, int, int, int | None, bytes, str, bytes]) -> StoredJob:
+    id, revision, created, updated, state, until, document, request, shape = row
+    return StoredJob(id, revision, created, updated, JobState(state), until, document, request, group_of(shape))
 
 
 def _revision_of(row: tuple[object, ...]) -> Revision:

@@ -21,18 +21,21 @@ class Shape(NamedTuple):
     schedules: tuple[ScheduleSpec, ...]
     demand: Demand
     policies: Policies
+    group: str
 
 
 @lru_cache(maxsize=SHAPES)
 def _encode(shape: Shape) -> bytes:
-    bare = Definition("", 0, 0, JobState.ACTIVE, None, shape.schedules, shape.demand, shape.policies, b"")
+    bare = Definition(
+        "", 0, 0, JobState.ACTIVE, None, shape.schedules, shape.demand, shape.policies, b"", group=shape.group
+    )
     return definition_out(bare).SerializeToString(deterministic=True)
 
 
 @lru_cache(maxsize=SHAPES)
 def _decode(shape: bytes) -> Shape:
     got = definition_in(log.Definition.FromString(shape))
-    return Shape(got.schedules, got.demand, got.policies)
+    return Shape(got.schedules, got.demand, got.policies, got.group)
 
 
 @lru_cache(maxsize=SHAPES)
@@ -42,11 +45,16 @@ def _same(body: bytes) -> bytes:
 
 def shape_of(definition: Definition) -> bytes:
     """The column `shape`."""
-    return _encode(Shape(definition.schedules, definition.demand, definition.policies))
+    return _encode(Shape(definition.schedules, definition.demand, definition.policies, definition.group))
+
+
+def group_of(shape: bytes) -> str:
+    """The concurrency group in a column `shape`."""
+    return _decode(shape).group
 
 
 def definition_of(row: tuple[str, int, Instant, int, Instant | None, bytes, bytes]) -> Definition:
     """A definition from a row of COLUMNS."""
     job, revision, since, state, until, shape, body = row
-    schedules, demand, policies = _decode(shape)
-    return Definition(job, revision, since, STATES[state], until, schedules, demand, policies, _same(body))
+    schedules, demand, policies, group = _decode(shape)
+    return Definition(job, revision, since, STATES[state], until, schedules, demand, policies, _same(body), group=group)

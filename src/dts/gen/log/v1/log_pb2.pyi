@@ -72,7 +72,22 @@ class Demand(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "custom", b"custom", "memory", b"memory", "priority", b"priority", "selector", b"selector", "slots", b"slots", "storage", b"storage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal[
+        "cpu",
+        b"cpu",
+        "custom",
+        b"custom",
+        "memory",
+        b"memory",
+        "priority",
+        b"priority",
+        "selector",
+        b"selector",
+        "slots",
+        b"slots",
+        "storage",
+        b"storage",
+    ]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -114,7 +129,22 @@ class End(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "ended", b"ended", "enforced", b"enforced", "error", b"error", "kind", b"kind", "result", b"result", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal[
+        "code",
+        b"code",
+        "ended",
+        b"ended",
+        "enforced",
+        b"enforced",
+        "error",
+        b"error",
+        "kind",
+        b"kind",
+        "result",
+        b"result",
+        "started",
+        b"started",
+    ]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -221,7 +251,58 @@ class Block(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "cancel", b"cancel", "cause", b"cause", "demand", b"demand", "ends", b"ends", "failures", b"failures", "fencing", b"fencing", "group", b"group", "incarnation", b"incarnation", "instants", b"instants", "jobs", b"jobs", "life", b"life", "losses", b"losses", "nonces", b"nonces", "not_before", b"not_before", "placed", b"placed", "queued", b"queued", "reason", b"reason", "report_epoch", b"report_epoch", "report_number", b"report_number", "retry_of", b"retry_of", "revisions", b"revisions", "status", b"status", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal[
+        "arguments",
+        b"arguments",
+        "attempt",
+        b"attempt",
+        "cancel",
+        b"cancel",
+        "cause",
+        b"cause",
+        "demand",
+        b"demand",
+        "ends",
+        b"ends",
+        "failures",
+        b"failures",
+        "fencing",
+        b"fencing",
+        "group",
+        b"group",
+        "incarnation",
+        b"incarnation",
+        "instants",
+        b"instants",
+        "jobs",
+        b"jobs",
+        "life",
+        b"life",
+        "losses",
+        b"losses",
+        "nonces",
+        b"nonces",
+        "not_before",
+        b"not_before",
+        "placed",
+        b"placed",
+        "queued",
+        b"queued",
+        "reason",
+        b"reason",
+        "report_epoch",
+        b"report_epoch",
+        "report_number",
+        b"report_number",
+        "retry_of",
+        b"retry_of",
+        "revisions",
+        b"revisions",
+        "status",
+        b"status",
+        "worker",
+        b"worker",
+    ]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -255,9 +336,28 @@ class Schedule(_message.Message):
         gap: _builtins.str = ...,
         fold: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_end", b"_end", "_start", b"_start", "end", b"end", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal[
+        "_end", b"_end", "_start", b"_start", "end", b"end", "start", b"start"
+    ]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end", b"_end", "_start", b"_start", "end", b"end", "fold", b"fold", "gap", b"gap", "start", b"start", "text", b"text", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal[
+        "_end",
+        b"_end",
+        "_start",
+        b"_start",
+        "end",
+        b"end",
+        "fold",
+        b"fold",
+        "gap",
+        b"gap",
+        "start",
+        b"start",
+        "text",
+        b"text",
+        "zone",
+        b"zone",
+    ]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__end: _TypeAlias = _typing.Literal["end"]  # noqa: Y015
     _WhichOneofArgType__end: _TypeAlias = _typing.Literal["_end", b"_end"]  # noqa: Y015
@@ -312,7 +412,28 @@ class Policies(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "grace", b"grace", "late_window", b"late_window", "max_retries", b"max_retries", "misfire", b"misfire", "misfire_limit", b"misfire_limit", "retry_cap", b"retry_cap", "retry_factor", b"retry_factor", "retry_initial", b"retry_initial", "retry_jitter", b"retry_jitter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal[
+        "delivery",
+        b"delivery",
+        "grace",
+        b"grace",
+        "late_window",
+        b"late_window",
+        "max_retries",
+        b"max_retries",
+        "misfire",
+        b"misfire",
+        "misfire_limit",
+        b"misfire_limit",
+        "retry_cap",
+        b"retry_cap",
+        "retry_factor",
+        b"retry_factor",
+        "retry_initial",
+        b"retry_initial",
+        "retry_jitter",
+        b"retry_jitter",
+    ]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -368,9 +489,36 @@ class Definition(_message.Message):
         republished: _builtins.bool = ...,
         group: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_until", b"_until", "demand", b"demand", "policies", b"policies", "until", b"until"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal[
+        "_until", b"_until", "demand", b"demand", "policies", b"policies", "until", b"until"
+    ]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_until", b"_until", "body", b"body", "demand", b"demand", "group", b"group", "job", b"job", "policies", b"policies", "republished", b"republished", "revision", b"revision", "schedules", b"schedules", "since", b"since", "state", b"state", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal[
+        "_until",
+        b"_until",
+        "body",
+        b"body",
+        "demand",
+        b"demand",
+        "group",
+        b"group",
+        "job",
+        b"job",
+        "policies",
+        b"policies",
+        "republished",
+        b"republished",
+        "revision",
+        b"revision",
+        "schedules",
+        b"schedules",
+        "since",
+        b"since",
+        "state",
+        b"state",
+        "until",
+        b"until",
+    ]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__until: _TypeAlias = _typing.Literal["until"]  # noqa: Y015
     _WhichOneofArgType__until: _TypeAlias = _typing.Literal["_until", b"_until"]  # noqa: Y015
@@ -408,7 +556,20 @@ class Range(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "count", b"count", "job", b"job", "reason", b"reason", "revision", b"revision", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal[
+        "after",
+        b"after",
+        "count",
+        b"count",
+        "job",
+        b"job",
+        "reason",
+        b"reason",
+        "revision",
+        b"revision",
+        "until",
+        b"until",
+    ]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -440,7 +601,9 @@ class Owed(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "definition", b"definition", "skip", b"skip", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal[
+        "after", b"after", "definition", b"definition", "skip", b"skip", "until", b"until"
+    ]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -499,7 +662,9 @@ class Gap(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "after_job", b"after_job", "done", b"done", "skip", b"skip", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal[
+        "after", b"after", "after_job", b"after_job", "done", b"done", "skip", b"skip", "until", b"until"
+    ]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -562,7 +727,36 @@ class Command(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "arguments", b"arguments", "expires", b"expires", "group", b"group", "id", b"id", "instant", b"instant", "issued", b"issued", "job", b"job", "kind", b"kind", "nonce", b"nonce", "parallel", b"parallel", "reason", b"reason", "revision", b"revision", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal[
+        "after",
+        b"after",
+        "arguments",
+        b"arguments",
+        "expires",
+        b"expires",
+        "group",
+        b"group",
+        "id",
+        b"id",
+        "instant",
+        b"instant",
+        "issued",
+        b"issued",
+        "job",
+        b"job",
+        "kind",
+        b"kind",
+        "nonce",
+        b"nonce",
+        "parallel",
+        b"parallel",
+        "reason",
+        b"reason",
+        "revision",
+        b"revision",
+        "until",
+        b"until",
+    ]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -635,7 +829,36 @@ class Backfill(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "began", b"began", "cursor", b"cursor", "ended", b"ended", "id", b"id", "job", b"job", "parallel", b"parallel", "reason", b"reason", "schedules", b"schedules", "size", b"size", "started", b"started", "state", b"state", "tally", b"tally", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal[
+        "after",
+        b"after",
+        "began",
+        b"began",
+        "cursor",
+        b"cursor",
+        "ended",
+        b"ended",
+        "id",
+        b"id",
+        "job",
+        b"job",
+        "parallel",
+        b"parallel",
+        "reason",
+        b"reason",
+        "schedules",
+        b"schedules",
+        "size",
+        b"size",
+        "started",
+        b"started",
+        "state",
+        b"state",
+        "tally",
+        b"tally",
+        "until",
+        b"until",
+    ]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -715,7 +938,22 @@ class Term(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_until", b"_until", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_until", b"_until", "in_force", b"in_force", "job", b"job", "revision", b"revision", "rules", b"rules", "since", b"since", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal[
+        "_until",
+        b"_until",
+        "in_force",
+        b"in_force",
+        "job",
+        b"job",
+        "revision",
+        b"revision",
+        "rules",
+        b"rules",
+        "since",
+        b"since",
+        "until",
+        b"until",
+    ]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__until: _TypeAlias = _typing.Literal["until"]  # noqa: Y015
     _WhichOneofArgType__until: _TypeAlias = _typing.Literal["_until", b"_until"]  # noqa: Y015
@@ -868,7 +1106,52 @@ class Commit(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "applied_commands", b"applied_commands", "applied_definitions", b"applied_definitions", "backfills", b"backfills", "blocks", b"blocks", "closed", b"closed", "commands", b"commands", "definitions", b"definitions", "epoch", b"epoch", "gaps", b"gaps", "kept", b"kept", "now", b"now", "opened", b"opened", "owed", b"owed", "part", b"part", "parts", b"parts", "ranges", b"ranges", "seq", b"seq", "shard", b"shard", "waiting", b"waiting", "watermark_at", b"watermark_at", "watermark_job", b"watermark_job"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal[
+        "answers",
+        b"answers",
+        "applied_commands",
+        b"applied_commands",
+        "applied_definitions",
+        b"applied_definitions",
+        "backfills",
+        b"backfills",
+        "blocks",
+        b"blocks",
+        "closed",
+        b"closed",
+        "commands",
+        b"commands",
+        "definitions",
+        b"definitions",
+        "epoch",
+        b"epoch",
+        "gaps",
+        b"gaps",
+        "kept",
+        b"kept",
+        "now",
+        b"now",
+        "opened",
+        b"opened",
+        "owed",
+        b"owed",
+        "part",
+        b"part",
+        "parts",
+        b"parts",
+        "ranges",
+        b"ranges",
+        "seq",
+        b"seq",
+        "shard",
+        b"shard",
+        "waiting",
+        b"waiting",
+        "watermark_at",
+        b"watermark_at",
+        "watermark_job",
+        b"watermark_job",
+    ]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -914,7 +1197,24 @@ class Record(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "format", b"format", "part", b"part", "parts", b"parts", "piece", b"piece", "pieces", b"pieces", "seq", b"seq", "slice", b"slice"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal[
+        "epoch",
+        b"epoch",
+        "format",
+        b"format",
+        "part",
+        b"part",
+        "parts",
+        b"parts",
+        "piece",
+        b"piece",
+        "pieces",
+        b"pieces",
+        "seq",
+        b"seq",
+        "slice",
+        b"slice",
+    ]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
