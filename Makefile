@@ -12,7 +12,7 @@ PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 endif
 # Extra arguments for pytest: make test ARGS="-k cron -x"
 ARGS ?=
-TESTS := $(wildcard tests/unit tests/conformance tests/cluster tests/acceptance tests/simulation)
+TESTS := $(wildcard tests/unit tests/conformance tests/cluster tests/acceptance tests/simulation tests/deploy)
 
 .PHONY: help
 help: ## List the targets

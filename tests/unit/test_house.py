@@ -90,14 +90,16 @@ def locked(name: str) -> dict[str, str]:
     return {name.lower(): version for name, version in re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE)}
 
 
-@pytest.mark.parametrize(("lock", "declared"), [("runtime.lock", RUNTIME), ("dev.lock", DECLARED)])
+@pytest.mark.parametrize(
+    ("lock", "declared"), [("runtime.lock", RUNTIME), ("cluster.lock", RUNTIME + CLUSTER), ("dev.lock", DECLARED)]
+)
 def test_the_locks_hold_what_is_declared(lock: str, declared: list[str]) -> None:
     versions = locked(lock)
     for requirement in map(Requirement, declared):
         assert requirement.specifier.contains(versions[requirement.name.lower()]), f"run `make lock`: {requirement}"
 
 
-@pytest.mark.parametrize("lock", ["runtime.lock", "build.lock"])
+@pytest.mark.parametrize("lock", ["runtime.lock", "build.lock", "cluster.lock"])
 def test_an_environment_for_development_also_serves_to_run(lock: str) -> None:
     assert locked(lock).items() <= locked("dev.lock").items()
 
