@@ -9,12 +9,14 @@ import os
 import platform
 from dataclasses import replace
 
+from dts.adapters.kafka.events import KafkaEvents
 from dts.api.workers import OutputServicer
 from dts.config import Config
 from dts.server.capacity import capacity_of
 from dts.server.cluster import Cluster, advertised
 from dts.server.process import Process, Service
 from dts.server.waiting import Starting
+from dts.services.projector import Projector
 from dts.worker.launch import launch
 from dts.worker.options import WorkerOptions
 
@@ -80,17 +82,25 @@ def serve_executions(config: Config) -> int:
 
     async def build(starting: Starting) -> Service:
         cluster = await Cluster.open(config, starting, advertised(config, ports.execution_grpc))
+        events = KafkaEvents(cluster.kafka.settings, cluster.clock.now)
+        projector = Projector(events, cluster.cassandra.history, cluster.clock.now)
         worker = OwnWorker(config, cluster)
+
+        async def close() -> None:
+            await events.close()
+            await cluster.close()
+
         return Service(
             cluster.listeners(OutputServicer(cluster.cassandra.outputs.put, config.worker.token)),
             works=[
+                ("history", projector.run()),
                 ("worker", worker.run()),
                 ("members", cluster.members.run()),
                 ("clock check", cluster.clock_check.run()),
             ],
             check=cluster.check,
             leave=worker.leave,
-            close=cluster.close,
+            close=close,
         )
 
     return Process("Execution Service", config, ports.execution_grpc, ports.execution_http, build).serve()

@@ -8,9 +8,11 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dts.adapters.commitcodec import EVENT_BYTES, EVENT_EXECUTIONS, Encoded, commit_in, commit_out, slices
+from dts.adapters.commitcodec import EVENT_BYTES, EVENT_EXECUTIONS, Encoded, commit_in, commit_out, event_in, slices
+from dts.adapters.ended import ended_as
 from dts.gen.log.v1 import log_pb2 as log
 from dts.model import (
+    START,
     Backfill,
     BackfillState,
     Block,
@@ -172,6 +174,15 @@ def test_events_tell_what_was_decided(one: Commit) -> None:
         for each in told
     )
     assert not any(each.definitions or each.kept or each.owed or each.gaps or each.waiting for each in told)
+
+
+@given(commits)
+def test_history_reads_what_ended(one: Commit) -> None:
+    told = [event_in(each) for each in Encoded(one).events()]
+    assert [block for each in told for block in each.blocks] == [each for each in one.blocks if ended_as(each)]
+    for name in ("ranges", "opened", "closed"):
+        assert [value for each in told for value in getattr(each, name)] == list(getattr(one, name))
+    assert [each.watermark for each in told] == [START] * (len(told) - 1) + [one.watermark]
 
 
 def test_every_field_of_a_commit_is_encoded() -> None:
