@@ -52,8 +52,9 @@ class OutputServicer(worker_pb2_grpc.WorkerServiceServicer):
         """Not here."""
         async for _ in requests:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "workers attach to a Scheduler Service, not to this one")
-        for nothing in ():
-            yield nothing
+        nothing: tuple[pb.AttachResponse, ...] = ()
+        for each in nothing:
+            yield each
 
     async def PutOutput(
         self, requests: AsyncIterator[pb.PutOutputRequest], context: OutputContext

@@ -21,7 +21,7 @@ from dts.api.scheduler_methods import SchedulerMethods
 from dts.api.workers import OutputServicer
 from dts.config import Config
 from dts.errors import DtsError, Unavailable
-from dts.model import Command, ShardId, routed_by
+from dts.model import Command, ShardId, routed_by, routed_by
 from dts.server.listeners import Listeners, address
 from dts.server.migrations import FOLDER, Done, migrator
 from dts.server.waiting import Starting

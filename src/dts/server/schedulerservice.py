@@ -57,6 +57,9 @@ def serve_scheduler(config: Config) -> int:
             database="",
             instance=advertise,
             lease_ms=config.lease_ms,
+            address=advertise,
+            schedulers=cluster.schedulers,
+            outputs=cluster.recorders,
         )
         return Service(
             cluster.listeners(workers, LiveServicer(scheduler)),
