@@ -21,7 +21,7 @@ from dts.api.scheduler_methods import SchedulerMethods
 from dts.api.workers import OutputServicer
 from dts.config import Config
 from dts.errors import DtsError, Unavailable
-from dts.model import Command, ShardId, routed_by, routed_by
+from dts.model import Command, ShardId, routed_by
 from dts.server.listeners import Listeners, address
 from dts.server.migrations import FOLDER, Done, migrator
 from dts.server.waiting import Starting
@@ -66,7 +66,7 @@ class Cluster:
         self.shards: Sequence[ShardId] = range(kafka.partitions)
         self.members = Members(kafka.settings, [kafka.settings.group, kafka.settings.history_group])
         self.live = RemoteLive(lambda: self.members.of(kafka.settings.group), self.shards, self._shard_of, kafka.feed)
-        self.clock_check = ClockCheck(cassandra.clock_apart, self.clock.now)
+        self.clock_check = ClockCheck(lambda: cassandra.clock_apart(self.clock.now), self.clock.now)
         self.publisher = Publisher(cassandra.jobs, kafka.feed)
         self.publication = Publication(
             kafka.feed,

@@ -10,14 +10,12 @@ import platform
 from dataclasses import replace
 
 from dts.adapters.kafka.events import KafkaEvents
-from dts.adapters.kafka.events import KafkaEvents
 from dts.api.workers import OutputServicer
 from dts.config import Config
 from dts.server.capacity import capacity_of
 from dts.server.cluster import Cluster, advertised
 from dts.server.process import Process, Service
 from dts.server.waiting import Starting
-from dts.services.projector import Projector
 from dts.services.projector import Projector
 from dts.worker.launch import launch
 from dts.worker.options import WorkerOptions
@@ -87,15 +85,9 @@ def serve_executions(config: Config) -> int:
         events = KafkaEvents(cluster.kafka.settings, cluster.clock.now)
         projector = Projector(events, cluster.cassandra.history, cluster.clock.now)
         worker = OwnWorker(config, cluster)
-        events = KafkaEvents(cluster.kafka.settings, cluster.clock.now)
-        projector = Projector(events, cluster.cassandra.history, cluster.clock.now)
 
         async def check() -> str:
             return await cluster.check() or projector.progress().trouble
-
-        async def close() -> None:
-            await events.close()
-            await cluster.close()
 
         async def close() -> None:
             await events.close()
@@ -106,11 +98,10 @@ def serve_executions(config: Config) -> int:
             works=[
                 ("history", projector.run()),
                 ("worker", worker.run()),
-                ("projector", projector.run()),
                 ("members", cluster.members.run()),
                 ("clock check", cluster.clock_check.run()),
             ],
-            check=cluster.check,
+            check=check,
             leave=worker.leave,
             close=close,
         )
