@@ -52,7 +52,6 @@ def start(shard: Shard, draft: Draft, command: StartBackfill) -> bool:
     if refused:
         draft.answers.append((command.id, f"!FAILED_PRECONDITION {refused}"))
         return True
-    _forget(shard, draft)
     draft.backfills[begun.nonce] = begun
     draft.answers.append((command.id, answer_of(command)))
     return True
@@ -74,21 +73,10 @@ def _refusal(shard: Shard, draft: Draft, definition: Definition, begun: Backfill
         return f"job {job} has no instant in that range" if begun.schedules else f"job {job} has no schedule"
     if begun.size > bounds.BACKFILL_INSTANTS:
         return f"{begun.size} instants; at most {bounds.BACKFILL_INSTANTS} in one backfill"
-    running = {name for name, each in shard.backfills.items() if each.state is BackfillState.RUNNING}
-    running |= {name for name, each in draft.backfills.items() if each.state is BackfillState.RUNNING}
-    if len(running) >= bounds.BACKFILLS_RUNNING:
-        return f"{len(running)} backfills are running: wait for one, or cancel one"
+    running = sum(not _over(each) for each in {**shard.backfills, **draft.backfills}.values())
+    if running >= bounds.BACKFILLS_RUNNING:
+        return f"{running} backfills are running: wait for one, or cancel one"
     return ""
-
-
-def _forget(shard: Shard, draft: Draft) -> None:
-    """Room for one more: the oldest that is over and has nothing open is forgotten."""
-    if len(shard.backfills.keys() | draft.backfills.keys()) < bounds.BACKFILLS_KNOWN:
-        return
-    over = [each for name, each in shard.backfills.items() if _over(each) and name not in draft.backfills]
-    if over:
-        oldest = min(over, key=lambda each: (each.ended, each.id))
-        draft.backfills[oldest.nonce] = oldest._replace(state=BackfillState.FORGOTTEN)
 
 
 def _over(backfill: Backfill) -> bool:
@@ -129,6 +117,21 @@ def bring_forward(shard: Shard, draft: Draft, fresh: list[Block], limit: int) ->
             draft.more = True  # the next step knows what its job is
         if now != shard.backfills.get(name):
             draft.backfills[name] = now
+    _forget(shard, draft)
+
+
+def _forget(shard: Shard, draft: Draft) -> None:
+    """Of too many, the oldest that are over."""
+    known = {**shard.backfills, **draft.backfills}
+    excess = len(known) - bounds.BACKFILLS_KNOWN
+    if excess <= 0:
+        return
+    over = sorted((each for each in known.values() if _over(each)), key=lambda each: (each.ended, each.id))
+    for each in over[:excess]:
+        if each.nonce in shard.backfills:
+            draft.backfills[each.nonce] = each._replace(state=BackfillState.FORGOTTEN)
+        else:
+            del draft.backfills[each.nonce]
 
 
 def _counted(draft: Draft, known: dict[str, Backfill]) -> dict[str, Backfill]:

@@ -7,6 +7,7 @@ the commits, and of its own snapshot. At the end: no debt is left, and each exec
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -16,7 +17,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from dts import bounds
 from dts.core.instance import Instance
+from dts.core.shard import Shard
 from dts.model import (
+    ENDS,
+    BackfillState,
     Block,
     Cancel,
     Change,
@@ -28,6 +32,7 @@ from dts.model import (
     End,
     Held,
     JobState,
+    Key,
     Misfire,
     Outcome,
     Policies,
@@ -35,11 +40,13 @@ from dts.model import (
     Retry,
     Run,
     ScheduleSpec,
+    StartBackfill,
     Status,
+    StopBackfill,
     WorkerInfo,
     WorkerRef,
 )
-from tests.simulation.book import Book
+from tests.simulation.book import Book, instants
 from tests.simulation.states import canon, difference, folded
 
 HOUR = 3_600_000
@@ -65,7 +72,14 @@ POLICIES = [
 ]
 DEMANDS = [Demand(), Demand(priority=1)]
 WORKER = WorkerInfo(WorkerRef("w", "1"), Demand(slots=3), backlog=2, timed=False)
-SMALL = {"STEP_CHANGES": 3, "STEP_JOBS_OF_GAP": 2, "MAX_GAPS": 3, "STEP_REPORTS": 4}
+SMALL = {
+    "BACKFILLS_RUNNING": 2,
+    "BACKFILLS_KNOWN": 3,
+    "STEP_CHANGES": 3,
+    "STEP_JOBS_OF_GAP": 2,
+    "MAX_GAPS": 3,
+    "STEP_REPORTS": 4,
+}
 MOVES = st.one_of(
     st.integers(1, 3_000),
     st.integers(1_000, 150_000),
@@ -158,6 +172,33 @@ class Accounting(RuleBasedStateMachine):
                 command = Retry(id_, key, self.now, expires, revision)
         change = Change((0, len(self.feed) + 1), command)
         self.feed += [change, change] if ahead else [change]
+
+    @precondition(lambda self: self.jobs)
+    @rule(
+        data=st.data(),
+        back=MOVES,
+        size=MOVES,
+        parallel=st.sampled_from([1, 2, 50]),
+        ahead=st.sampled_from([0, 0, 0, 1]),
+    )
+    def backfill(self, data: st.DataObject, back: int, size: int, parallel: int, ahead: int) -> None:
+        self.ids += 1
+        id_, job = self.ids.to_bytes(4, "big") + bytes(12), data.draw(st.sampled_from(sorted(self.jobs)))
+        span = (self.now - back, min(self.now, self.now - back + size, self.now - back + 3 * HOUR))
+        revision = self.jobs[job].revision + ahead
+        start = StartBackfill(id_, job, self.now, self.now + 600_000, revision, *span, parallel)
+        self.feed.append(Change((0, len(self.feed) + 1), start))
+
+    @precondition(lambda self: self.ids)
+    @rule(data=st.data())
+    def stop_backfill(self, data: st.DataObject) -> None:
+        known = sorted(self.shard.backfills.items())
+        if known:
+            self.ids += 1
+            nonce, found = data.draw(st.sampled_from(known))
+            id_ = self.ids.to_bytes(4, "big") + bytes(12)
+            stop = StopBackfill(id_, found.job, self.now, self.now + 600_000, nonce)
+            self.feed.append(Change((0, len(self.feed) + 1), stop))
 
     # ---- what happens ----
 
@@ -292,6 +333,7 @@ class Accounting(RuleBasedStateMachine):
         held = sum(place.size for place in self.core.desks[0].places)
         assert fleet == self.shard.counts[Status.PLACED] + held, "6: a place was released twice, or never"
         assert fleet <= 5
+        check_backfills(self.shard, self.book)
         # `epoch` is raised by the next commit.
         lost = difference(canon(self.shard), canon(folded(self.shard.snapshot(2))))
         assert not lost, lost
@@ -315,12 +357,28 @@ class Accounting(RuleBasedStateMachine):
         at = self.core.wake_at()
         assert at is None or at > self.now, "it would wake for nothing, again and again"
         self.book.finished(self.shard)
+        assert all(each.state is not BackfillState.RUNNING and not each.open for each in self.shard.backfills.values())
         assert canon(folded(self.log)) == canon(self.shard)
 
     def _busy(self) -> bool:
         """Something that will happen by itself and is not just the next instant."""
         desk, shard = self.core.desks[0], self.shard
         return bool(desk.refused or desk.changes or shard.open or shard.held_commands or shard.owed or shard.gaps)
+
+
+def check_backfills(shard: Shard, book: Book) -> None:
+    """Each counts what it has made, and has made the first of its instants, once each."""
+    opened = Counter(key.nonce for key in shard.open if key.nonce in shard.backfills)
+    assert len(shard.backfills) <= bounds.BACKFILLS_KNOWN
+    for nonce, each in shard.backfills.items():
+        made = sorted(key.at for key in book.status if key.nonce == nonce and key.job == each.job)
+        assert each.open == opened[nonce] <= each.parallel
+        assert made == sorted(instants(each.schedules, each.after, each.until))[: each.started]
+        assert each.tally == tuple(
+            sum(book.status[Key(each.job, at, nonce)] is status for at in made) for status in ENDS
+        )
+        if each.state is BackfillState.DONE:
+            assert each.started == each.size
 
 
 @pytest.fixture(autouse=True)
