@@ -122,7 +122,8 @@ group.initial.rebalance.delay.ms=0
     )
     run = [java(), "-cp", f"{lib}/*", f"-Dlog4j2.configurationFile={HERE / 'kafka' / 'log4j2.yaml'}"]
     if not (folder / "data" / "meta.properties").exists():
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # An "A" in front: an id that began with a dash would be read as an option.
+        cluster = base64.urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
         tool = [*run, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(settings)]
         done = subprocess.run(tool, capture_output=True, text=True, check=False)
         if done.returncode:
