@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import ModuleType
 
 from dts import bounds
@@ -27,6 +28,7 @@ SMALL = ("STEP_CHANGES", "STEP_JOBS_OF_GAP", "MAX_GAPS", "STEP_REPORTS")
 HEAL_MS = 3 * HOUR
 HEALED_LIMIT = 50
 HEAL_EVENTS = 60_000
+MORE_ACTIONS = 12
 MOST_OWNERS = 2
 MOST_WORKERS = 3
 
@@ -47,6 +49,7 @@ def options(world: World) -> Options:
         failing=rng.choice([0.0, 0.1, 0.5]),
         actions=rng.randint(12, 40),
         bounds=tuple((name, rng.randint(1, 4)) for name in SMALL) if small else (),
+        keep_alive_ms=rng.choice([0, 0, 0, 5_000]),
     )
 
 
@@ -57,13 +60,22 @@ class Generator:
         rng = world.rng
         self.world = world
         self.rng = rng
+        self.about_leases = rng.random() < 0.3  # a world of its own kind: rare and costly mistakes hide there
         self.options = options(world)
-        timed = rng.choice([True, False, None])
+        timed, least = rng.choice([True, False, None]), 1
+        if self.about_leases:
+            timed, least = True, 2
+            longest = rng.choice([30_000, 120_000])
+            actions = self.options.actions + MORE_ACTIONS
+            small = rng.choice([(), (("STEP_REPORTS", 1),)])
+            self.options = replace(
+                self.options, lease_ms=12_000, longest_task_ms=longest, actions=actions, bounds=small
+            )
         kinds = {
             f"w{number}": Kind(
                 rng.choice(TOTALS), rng.choice([0, 2, 20]), rng.random() < 0.5 if timed is None else timed
             )
-            for number in range(rng.randint(1, MOST_WORKERS))
+            for number in range(rng.randint(least, MOST_WORKERS))
         }
         self.kinds = kinds
         self.build = build
@@ -95,6 +107,24 @@ class Generator:
             (self.history_down, 1),
         ]
 
+    def _lease_acts(self) -> list[tuple[Callable[[], None], int]]:
+        """Where answers do not come, tasks run long, and clocks are set a little."""
+        return [
+            (self.people.put, 2),
+            (self.people.turn, 1),
+            (self.people.command, 2),
+            (self.quiet, 4),
+            (self.kill_owner, 2),
+            (self.stop_owner, 3),
+            (self.second_owner, 1),
+            (self.kill_worker, 1),
+            (self.stop_worker, 5),
+            (self.start_worker, 4),
+            (self.break_stream, 4),
+            (self.out_of_reach, 12),
+            (self.correct_clock, 12),
+        ]
+
     def run(self) -> None:
         """All of it. Raises Violation."""
         small = [(bounds, name, value) for name, value in self.options.bounds]
@@ -110,15 +140,17 @@ class Generator:
         for id in self.site.kinds:
             self.site.start_worker(id)
         for _ in range(self.rng.randint(2, 5)):
-            self.people.put()
+            self.people.put(busy=self.about_leases)
 
     def faults(self) -> None:
         """In each world some things happen more often than in others, and some not at all."""
-        acts = [act for act, _ in self._acts()]
-        weights = [weight * self.rng.choice(MOODS) for _, weight in self._acts()]
+        acts = (
+            self._lease_acts() if self.about_leases else [(act, n * self.rng.choice(MOODS)) for act, n in self._acts()]
+        )
+        weights = [weight for _, weight in acts]
         if not any(weights):
             weights = [1] * len(acts)
-        for act in self.rng.choices(acts, weights, k=self.options.actions):
+        for act in self.rng.choices([act for act, _ in acts], weights, k=self.options.actions):
             self.world.run_until(self.world.t + self._gap())
             self.world.note("---", act.__name__)
             act()
@@ -197,7 +229,10 @@ class Generator:
     # ---- workers
 
     def _worker(self) -> Worker | None:
+        """One of them; where leases matter, mostly one that runs something."""
         alive = [each for each in self.site.workers if each.alive]
+        if self.about_leases and self.rng.random() < 0.7:
+            alive = [each for each in alive if each.runs] or alive
         return self.rng.choice(alive) if alive else None
 
     def kill_worker(self) -> None:
@@ -265,11 +300,17 @@ class Generator:
         """Time passes."""
         self.world.run_until(self.world.t + self.rng.randrange(60_000))
 
+    def correct_clock(self) -> None:
+        """The wall clock of the servers is set by so little that it is believed."""
+        self._set_clock(self.rng.randint(-1_900, 1_900))
+
     def move_clock(self) -> None:
-        """The wall clock of the servers is set: corrected a little, or wrong."""
+        """It is set, perhaps wrong."""
         rng = self.rng
-        little, wrong = rng.randint(-1_900, 1_900), rng.randint(-MINUTE, MINUTE)
-        by = rng.choice([little, little, wrong, rng.randint(0, 2 * HOUR)])
+        by = rng.choice([rng.randint(-1_900, 1_900), rng.randint(-MINUTE, MINUTE), rng.randint(0, 2 * HOUR)])
+        self._set_clock(by)
+
+    def _set_clock(self, by: int) -> None:
         self.world.note("the clock is set by", by)
         self.site.wall += by
         self.site.checkers.seen["clock set back" if by < 0 else "clock set forward"] += 1
@@ -327,7 +368,7 @@ class Generator:
             "owed": bool(shard.owed or shard.gaps),
             "commands": bool(shard.held_commands or desk.commands),
             "feed": bool(desk.changes or site.feed.since(owner.told)),
-            "reports": bool(desk.reports),
+            "reports": desk.urgent > 0,
             "runs": bool(site.checkers.live),
             "unacknowledged": any(worker.leases.unacknowledged for worker in site.workers if worker.alive),
         }

@@ -38,6 +38,7 @@ SCHEDULES = [
     (ScheduleSpec("@every 1m", start=T0 + 5_000, end=T0 + 10 * MINUTE),),
     (),
 ]
+BUSY = 2  # the first of the schedules and demands
 POLICIES = [
     Policies(),
     Policies(misfire=Misfire.SKIP, max_retries=1),
@@ -68,8 +69,8 @@ class People:
         self._skew = rng.choice([0, 0, rng.randint(-2_000, 2_000)])
         self._ids = 0
 
-    def put(self) -> None:
-        """Creates, edits, or creates anew what was deleted."""
+    def put(self, *, busy: bool = False) -> None:
+        """Creates, edits, or creates anew what was deleted. `busy`: one that runs often, on any worker."""
         rng = self._rng
         state = rng.choice([JobState.ACTIVE] * 6 + [JobState.PAUSED])
         until = self._until(state)
@@ -80,8 +81,8 @@ class People:
                 0,
                 state,
                 until,
-                rng.choice(SCHEDULES),
-                rng.choice(DEMANDS),
+                rng.choice(SCHEDULES[:BUSY] if busy else SCHEDULES),
+                rng.choice(DEMANDS[:BUSY] if busy else DEMANDS),
                 rng.choice(POLICIES),
                 b"",
             )
