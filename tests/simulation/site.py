@@ -42,6 +42,7 @@ class Options:
     """What the seed chose for the whole run."""
 
     lease_ms: int
+    keep_alive_ms: int  # 0: as the embedded server
     limit: int  # fires a step
     trouble: float  # probability that a commit is refused or in doubt
     slow: int

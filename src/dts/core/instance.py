@@ -228,6 +228,7 @@ class Instance:
     def step(self, now: Instant, *, hold: bool = False) -> list[Commit]:
         """Commits of idle shards that have news: drafts, one placement over all, sealed. Inputs stay until settle()."""
         drafts: list[Draft] = []
+        self.allocator.begin()
         for desk in self.desks.values():
             if desk.draft is None and now >= desk.not_before and self._news(desk, now, hold):
                 draft = self._draft(desk, now, hold)
@@ -236,14 +237,24 @@ class Instance:
                 desk.owed_at = desk.owed_at if hold else draft.owed_at
                 if draft.ready or not draft.empty(desk.shard):
                     drafts.append(draft)
-        places = self.allocator.place(drafts, lambda shard, worker: self._eligible(shard, worker, now))
+        places = self.allocator.place(
+            drafts, lambda shard, worker: self._eligible(shard, worker, now), now, self._oldest()
+        )
         commits = []
         for draft in drafts:
             desk, found = self.desks[draft.shard], places[draft.shard]
+            desk.more = desk.more or (draft.cut and bool(found))
             if found or not draft.empty(desk.shard):
                 desk.draft, desk.places, desk.drafted = draft, found, now
                 commits.append(draft.seal(found))
         return commits
+
+    def _oldest(self) -> Iterable[tuple[ShardId, Demand, Instant]]:
+        """Of what waits: each demand's oldest."""
+        for desk in self.desks.values():
+            for demand, keys in desk.shard.waiting.items():
+                if (first := next(iter(keys), None)) is not None:
+                    yield desk.shard.shard, demand, desk.shard.open[first][0].queued
 
     def _draft(self, desk: Desk, now: Instant, hold: bool) -> Draft:
         shard = desk.shard
@@ -267,7 +278,7 @@ class Instance:
             list(islice(desk.changes, bounds.STEP_CHANGES)),
             list(islice(desk.commands, bounds.STEP_CHANGES)),
             list(islice(desk.reports, bounds.STEP_REPORTS)),
-            self.fleet.room,
+            self.allocator.room,
             expired=self._expired(desk, now),
             limit=self.limit,
             hold=hold,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from dts import bounds
 from dts.core.instance import Instance
 from dts.model import Demand, Effects, Held, Key, Outcome, Report, WorkerInfo, WorkerRef
@@ -78,6 +80,15 @@ def test_a_beat_goes_with_what_is_committed_anyway() -> None:
     effects = step(core, T0 + 6_000)
     assert effects is not None
     assert effects.beats == {FAR.ref: 3}
+
+
+def test_more_beats_than_a_step_takes_wait_once_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "STEP_REPORTS", 2)
+    core = owner()
+    for beat in range(1, 6):
+        core.receive_report(0, Report(FAR.ref, 1, 1, beat=beat), T0 + 5_000)
+    answered = [step(core, T0 + THIRD) for _ in range(3)]
+    assert [each.beats[FAR.ref] for each in answered if each is not None] == [2, 4, 5]
 
 
 def test_a_beat_whose_lease_is_over_is_answered_at_once() -> None:
