@@ -77,6 +77,13 @@ BACKLOG = 2_000  # leased executions waiting at a worker
 LEASE_MESSAGE_KEYS = 500
 MISFIRE_RUN_ALL = 10_000
 
+# Placement
+AGING_MS = 60_000  # who waits so long rises by one in priority
+FIRST_AFTER_MS = 3_600_000  # who has waited so long comes before all who have not, whatever their priority
+BYPASS_MS = 30_000  # what finds no room is passed over for so long; then room is kept free for it at one worker
+KEPT_SHARE = 4  # one worker of so many, at least one, keeps room free
+STEP_PLACES = 10_000  # waiting executions of all demands that a shard offers in one step
+
 # Output and results
 OUTPUT_HEAD_BYTES = 32 * 1024
 OUTPUT_TAIL_BYTES = 32 * 1024

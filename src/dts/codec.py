@@ -21,6 +21,7 @@ from dts.model import (
     JobState,
     Key,
     Misfire,
+    Overlap,
     Owed,
     Policies,
     Retry,
@@ -62,6 +63,7 @@ def demand_out(demand: Demand) -> log.Demand:
         custom=dict(demand.custom),
         selector=demand.selector,
         priority=demand.priority,
+        spread=demand.spread,
     )
 
 
@@ -69,7 +71,9 @@ def demand_out(demand: Demand) -> log.Demand:
 def _demand_of(encoded: bytes) -> Demand:
     got = log.Demand.FromString(encoded)
     custom = tuple(sorted(got.custom.items()))
-    return intern_demand(Demand(got.cpu, got.memory, got.storage, got.slots, custom, got.selector, got.priority))
+    return intern_demand(
+        Demand(got.cpu, got.memory, got.storage, got.slots, custom, got.selector, got.priority, got.spread)
+    )
 
 
 def demand_in(demand: log.Demand) -> Demand:
@@ -131,6 +135,9 @@ def block_out(block: Block) -> log.Block:
         arguments=block.arguments,
         ends=[end_out(end) for end in block.ends],
         group=block.group,
+        held=block.held,
+        jitter=block.jitter,
+        start_by=block.start_by,
     )
 
 
@@ -160,6 +167,9 @@ def block_in(got: log.Block) -> Block:
         arguments=got.arguments,
         ends=[end_in(end) for end in got.ends],
         group=_group(got.group),
+        held=got.held,
+        jitter=got.jitter,
+        start_by=got.start_by,
     )
 
 
@@ -203,6 +213,13 @@ def _policies_of(encoded: bytes) -> Policies:
         got.retry_factor,
         got.retry_jitter,
         Delivery(got.delivery),
+        Overlap(got.overlap or Overlap.ALLOW_ALL),
+        got.overlap_limit,
+        got.group_limit,
+        got.jitter,
+        got.start_within,
+        tuple(got.retry_only),
+        tuple(got.retry_never),
     )
 
 

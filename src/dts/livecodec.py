@@ -133,7 +133,7 @@ def outlook_in(got: live.OutlookResponse) -> Outlook | None:
     obstacles = [
         Obstacle(each.kind, each.workers, each.resource, each.need, each.have, each.detail) for each in got.obstacles
     ]
-    return Outlook(got.workers, got.open, tuple(obstacles), got.ahead, got.clock)
+    return Outlook(got.workers, got.open, tuple(obstacles), got.ahead, got.clock, got.kept)
 
 
 def worker_out(view: WorkerView) -> live.Worker:

@@ -59,6 +59,16 @@ class Delivery(StrEnum):
     AT_MOST_ONCE = "at_most_once"
 
 
+class Overlap(StrEnum):
+    """What becomes of an instant at which the job's last execution has not ended. By hand: it waits, unless ALLOW_ALL."""
+
+    ALLOW_ALL = "allow_all"  # it runs beside it
+    SKIP = "skip"  # a SKIPPED execution
+    BUFFER_ONE = "buffer_one"  # one waits for its turn, the others are SKIPPED
+    BUFFER_ALL = "buffer_all"  # up to `overlap_limit` wait
+    CANCEL_OTHER = "cancel_other"  # the others are cancelled; it starts when they have ended
+
+
 class Cause(StrEnum):
     """Why an execution exists. Only SCHEDULE is a verdict of its instant."""
 
@@ -115,6 +125,7 @@ class Demand:
     custom: tuple[tuple[str, int], ...] = ()
     selector: str = ""
     priority: int = 0  # higher first
+    spread: str = ""  # a label: its executions go to the label's values evenly, where there is room
 
     @property
     def slots_only(self) -> bool:
@@ -135,6 +146,13 @@ class Policies(NamedTuple):
     retry_factor: float = 2.0
     retry_jitter: float = 0.2
     delivery: Delivery = Delivery.AT_LEAST_ONCE
+    overlap: Overlap = Overlap.ALLOW_ALL
+    overlap_limit: int = 100
+    group_limit: int = 0  # executions of the job's group placed at once
+    jitter: int = 0  # a due execution is placed up to so much later
+    start_within: int = 0  # one that waited longer to be placed is SKIPPED; 0: it waits for ever
+    retry_only: tuple[str, ...] = ()  # exit codes ('75', '64-78') and kinds of errors; empty: all are tried again
+    retry_never: tuple[str, ...] = ()
 
 
 class Definition(NamedTuple):
@@ -193,6 +211,9 @@ class Block:
     arguments: bytes = b""  # a manual run's changed task, encoded like Definition.body
     ends: Sequence[End] = ()
     group: str = ""  # the concurrency group of their job
+    held: bool = False  # QUEUED: it waits until the job's executions before it have ended
+    jitter: int = 0  # QUEUED: none is placed before `queued` + its own part of so many ms (policies.spread)
+    start_by: Instant = 0  # never placed: it is SKIPPED after it; 0: it waits for ever
 
 
 class Range(NamedTuple):
@@ -623,6 +644,7 @@ class Outlook(NamedTuple):
     obstacles: tuple[Obstacle, ...] = ()  # the others, by reason
     ahead: int = 0  # waiting executions that come first
     clock: str = "ok"  # or why the watermark is held
+    kept: str = ""  # the worker at which room is kept free for it, since it has waited long
 
     @property
     def text(self) -> str:

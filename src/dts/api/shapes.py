@@ -15,7 +15,7 @@ from dts.api import values
 from dts.errors import InvalidArgument
 from dts.gen.job.v1 import job_pb2 as job
 from dts.model import Delivery, Demand, Misfire, Policies, ScheduleSpec, intern_demand
-from dts.services.demands import check_selector
+from dts.services.demands import check_label, check_selector
 from dts.services.schedules import checked
 
 SHAPES = 10_000  # recent ones remembered
@@ -90,6 +90,7 @@ def _demand(encoded: bytes, priority: int) -> Demand:
             tuple(sorted((name, amount) for name, amount in needs.custom.items() if amount)),
             _selector(needs.selector),
             priority,
+            check_label(needs.spread.strip(), "requirements.spread"),
         )
     )
 

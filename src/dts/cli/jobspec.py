@@ -45,6 +45,7 @@ class SpecOptions(TypedDict):
     slots: int | None
     resource: tuple[tuple[str, str], ...]
     selector: str | None
+    spread: str | None
 
 
 _OPTIONS = [
@@ -75,6 +76,7 @@ _OPTIONS = [
         "--resource", type=options.pair, multiple=True, help="A custom resource it needs, such as gpu=1. Repeatable."
     ),
     click.option("--selector", help="Labels of the workers that may run it, such as 'zone=a,disk!=hdd'."),
+    click.option("--spread", help="A label, such as zone, to whose values executions go evenly."),
 ]
 _SCHEDULE_OPTIONS = [
     click.option(
@@ -162,7 +164,7 @@ def has_policies(given: SpecOptions) -> bool:
 
 
 def has_requirements(given: SpecOptions) -> bool:
-    return _any(given, "cpu", "memory", "storage", "slots", "selector") or bool(given["resource"])
+    return _any(given, "cpu", "memory", "storage", "slots", "selector", "spread") or bool(given["resource"])
 
 
 def _any(given: SpecOptions, *names: str) -> bool:
@@ -204,6 +206,8 @@ def fill_requirements(needs: job.Requirements, given: SpecOptions) -> None:
             setattr(needs, name, amount)
     if given["selector"] is not None:
         needs.selector = given["selector"]
+    if given["spread"] is not None:
+        needs.spread = given["spread"]
     for name, text in given["resource"]:
         if not text.isdecimal():
             raise click.BadParameter(f"{name}={text}: write a whole number.", param_hint="--resource")

@@ -157,6 +157,7 @@ def _needs_words(needs: job.Requirements) -> str:
         f"slots {needs.slots}" if needs.slots > 1 else "",
         *(f"{name} {amount}" for name, amount in sorted(needs.custom.items())),
         f"workers with {needs.selector}" if needs.selector else "",
+        f"spread over {needs.spread}" if needs.spread else "",
     ]
     return ", ".join(word for word in words if word)
 

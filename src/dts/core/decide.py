@@ -19,6 +19,7 @@ from itertools import chain, islice
 
 from dts import bounds
 from dts.core import backfill
+from dts.core.allocator import Order, order
 from dts.core.changes import cancel, decide_changes
 from dts.core.draft import Draft
 from dts.core.policies import MISSED, retry_delay, settle
@@ -235,10 +236,22 @@ def _retries(shard: Shard, draft: Draft, now: Instant, fresh: list[Block]) -> No
 
 def _ready(shard: Shard, draft: Draft, fresh: list[Block], room: Room) -> None:
     """What may be placed: those waiting (as many as could find a place), then the fresh ones."""
-    for demand, keys in shard.waiting.items():
-        most = min(room(demand), bounds.STEP_FIRES)
-        if most > 0 and keys:
-            draft.ready += _waiting_blocks(shard, draft, keys, most)
+    wanted = [
+        (demand, keys, most) for demand, keys in shard.waiting.items() if (most := min(room(demand), len(keys))) > 0
+    ]
+    left = bounds.STEP_PLACES
+    if len(wanted) > left // bounds.STEP_FIRES:  # those that come first, if not all can be offered
+
+        def first(each: tuple[Demand, Iterable[Key], int]) -> Order:
+            return order(each[0], shard.open[next(iter(each[1]))][0].queued, draft.now)
+
+        wanted.sort(key=first)
+    for _, keys, most in wanted:
+        size = min(most, bounds.STEP_FIRES, left)
+        draft.cut = draft.cut or size < most
+        left -= size
+        if size:
+            draft.ready += _waiting_blocks(shard, draft, keys, size)
     draft.fresh = len(draft.ready)
     draft.ready += fresh
 

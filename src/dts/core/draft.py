@@ -71,6 +71,7 @@ class Draft:
     taken_reports: int = 0
     touched: set[Key] = field(default_factory=set)  # decided in this step
     more: bool = False  # something was left for the next step
+    cut: bool = False  # more than what is ready waits and could be placed
     owed_at: Instant | None = None  # what is owed waits for this instant: the clock was set back
     keep_alive: bool = False  # it is to be committed although it may say nothing
 

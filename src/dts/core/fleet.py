@@ -45,6 +45,7 @@ class Member:
         "credit",
         "credits",
         "custom",
+        "held",
         "here",
         "info",
         "labels",
@@ -59,6 +60,7 @@ class Member:
         self.credits: dict[WorkerRef, Credit] = {}  # of those that credit what may be used
         self.taken = [0, 0, 0, 0]
         self.custom: dict[str, int] = {}
+        self.held: dict[Demand, int] = {}  # how many of each demand that spreads over a label
         self.cordoned = False
         self.use(info, leaving=False)
 
@@ -133,6 +135,10 @@ class Member:
         for name, each in demand.custom:
             self.custom[name] = self.custom.get(name, 0) + each * count
             assert self.custom[name] >= 0, f"worker {self.info.ref.id}: more {name} was released than taken"
+        if demand.spread:
+            held = self.held[demand] = self.held.get(demand, 0) + count
+            if not held:
+                del self.held[demand]
 
 
 class Fleet:
@@ -329,10 +335,6 @@ class Fleet:
         for member in self.members.values():
             if member.open and selector.matches(demand.selector, member.labels):
                 yield member
-
-    def room(self, demand: Demand) -> int:
-        """At most so many executions of a demand could be placed now."""
-        return sum(member.fits(demand) for member in self.open(demand))
 
     def taken(self, id: str) -> Demand:
         """What is taken of a worker."""

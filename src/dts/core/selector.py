@@ -136,6 +136,11 @@ class _Reader:
         raise InvalidArgument("selector", f"position {self.at + 1}: {seen} where there should be {expected}")
 
 
+def label(name: str) -> bool:
+    """Whether a label may have this name."""
+    return len(name) <= NAME_LENGTH and _NAME.fullmatch(name) is not None
+
+
 def matches(selector: str, labels: Mapping[str, str]) -> bool:
     """Whether a worker's labels satisfy a selector."""
     return all(term.holds(labels) for term in parse(selector))

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dts.core import selector
-from dts.core.allocator import Allocator, packed, spread
+from dts.core.allocator import Allocator
 from dts.core.draft import Draft, Placement
 from dts.core.fleet import Fleet
+from dts.core.round import spread
 from dts.model import START, Block, Demand, Key, Status, WorkerInfo, WorkerRef, intern_demand
 
 DEMANDS = [
@@ -125,11 +126,6 @@ def test_spread_is_one_at_a_time_to_the_most_room(rooms: list[int], count: int) 
     assert sum(sizes) == min(count, sum(rooms))
     assert sorted(room - size for room, size in zip(rooms, sizes, strict=True)) == sorted(left)
     assert all(0 <= size <= room for room, size in zip(rooms, sizes, strict=True))
-
-
-def test_packed_fills_the_first_first() -> None:
-    assert packed([3, 2, 5], 6) == [3, 2, 1]
-    assert packed([1], 5) == [1]
 
 
 def test_all_room_is_used_when_workers_differ() -> None:

@@ -18,9 +18,9 @@ def test_a_former_incarnation_that_comes_late_takes_nothing_away() -> None:
     fleet.attach(OWN)
     fleet.attach(FORMER)
     assert fleet.members["local"].info is OWN
-    assert fleet.room(ONE) == 4
+    assert Allocator(fleet).room(ONE) == 4
     fleet.bury(FORMER.ref)
-    assert fleet.room(ONE) == 4
+    assert Allocator(fleet).room(ONE) == 4
 
 
 def test_one_that_is_told_to_leave_after_it_came() -> None:
@@ -29,9 +29,9 @@ def test_one_that_is_told_to_leave_after_it_came() -> None:
     fleet.attach(FORMER)
     fleet.leave(FORMER.ref)
     assert fleet.members["local"].info is OWN
-    assert fleet.room(ONE) == 4
+    assert Allocator(fleet).room(ONE) == 4
     fleet.detach(FORMER.ref)
-    assert fleet.room(ONE) == 4
+    assert Allocator(fleet).room(ONE) == 4
     fleet.attach(FORMER)  # its stream broke
     assert fleet.members["local"].info is OWN
 
@@ -41,13 +41,13 @@ def test_one_that_leaves_alone_gets_nothing_and_its_capacity_counts_for_all() ->
     fleet.attach(FORMER)
     fleet.take(FORMER.ref, ONE, 3)
     fleet.leave(FORMER.ref)
-    assert fleet.room(ONE) == 0
+    assert Allocator(fleet).room(ONE) == 0
     assert Allocator(fleet).why_not(ONE) == "1 worker: 1 draining"
     fleet.attach(OWN)
-    assert fleet.room(ONE) == 1
+    assert Allocator(fleet).room(ONE) == 1
     fleet.bury(FORMER.ref)
     fleet.release(FORMER.ref, ONE, 3)
-    assert fleet.room(ONE) == 4
+    assert Allocator(fleet).room(ONE) == 4
 
 
 def test_a_worker_that_is_gone_and_held_nothing_is_forgotten() -> None:

@@ -329,6 +329,7 @@ class Requirements(_message.Message):
     SLOTS_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_NUMBER: _builtins.int
     SELECTOR_FIELD_NUMBER: _builtins.int
+    SPREAD_FIELD_NUMBER: _builtins.int
     cpu: _builtins.int
     """millicores"""
     memory: _builtins.int
@@ -339,6 +340,8 @@ class Requirements(_message.Message):
     """default 1"""
     selector: _builtins.str
     """labels of the worker: 'zone=a,disk!=hdd'"""
+    spread: _builtins.str
+    """a label, such as 'zone': executions of equal jobs go to its values evenly"""
     @_builtins.property
     def custom(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
     def __init__(
@@ -350,10 +353,11 @@ class Requirements(_message.Message):
         slots: _builtins.int = ...,
         custom: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         selector: _builtins.str = ...,
+        spread: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "custom", b"custom", "memory", b"memory", "selector", b"selector", "slots", b"slots", "storage", b"storage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "custom", b"custom", "memory", b"memory", "selector", b"selector", "slots", b"slots", "spread", b"spread", "storage", b"storage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

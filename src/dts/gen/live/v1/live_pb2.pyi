@@ -526,6 +526,7 @@ class OutlookResponse(_message.Message):
     OBSTACLES_FIELD_NUMBER: _builtins.int
     AHEAD_FIELD_NUMBER: _builtins.int
     CLOCK_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
     known: _builtins.bool
     """whether the job is this instance's"""
     workers: _builtins.int
@@ -533,6 +534,7 @@ class OutlookResponse(_message.Message):
     """workers that have room"""
     ahead: _builtins.int
     clock: _builtins.str
+    kept: _builtins.str
     @_builtins.property
     def obstacles(self) -> _containers.RepeatedCompositeFieldContainer[Global___Obstacle]: ...
     def __init__(
@@ -544,10 +546,11 @@ class OutlookResponse(_message.Message):
         obstacles: _abc.Iterable[Global___Obstacle] | None = ...,
         ahead: _builtins.int = ...,
         clock: _builtins.str = ...,
+        kept: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ahead", b"ahead", "clock", b"clock", "known", b"known", "obstacles", b"obstacles", "open", b"open", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ahead", b"ahead", "clock", b"clock", "kept", b"kept", "known", b"known", "obstacles", b"obstacles", "open", b"open", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

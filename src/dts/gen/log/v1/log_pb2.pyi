@@ -51,12 +51,15 @@ class Demand(_message.Message):
     CUSTOM_FIELD_NUMBER: _builtins.int
     SELECTOR_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    SPREAD_FIELD_NUMBER: _builtins.int
     cpu: _builtins.int
     memory: _builtins.int
     storage: _builtins.int
     slots: _builtins.int
     selector: _builtins.str
     priority: _builtins.int
+    spread: _builtins.str
+    """a label"""
     @_builtins.property
     def custom(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
     def __init__(
@@ -69,25 +72,11 @@ class Demand(_message.Message):
         custom: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         selector: _builtins.str = ...,
         priority: _builtins.int = ...,
+        spread: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "cpu",
-        b"cpu",
-        "custom",
-        b"custom",
-        "memory",
-        b"memory",
-        "priority",
-        b"priority",
-        "selector",
-        b"selector",
-        "slots",
-        b"slots",
-        "storage",
-        b"storage",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "custom", b"custom", "memory", b"memory", "priority", b"priority", "selector", b"selector", "slots", b"slots", "spread", b"spread", "storage", b"storage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -129,22 +118,7 @@ class End(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "code",
-        b"code",
-        "ended",
-        b"ended",
-        "enforced",
-        b"enforced",
-        "error",
-        b"error",
-        "kind",
-        b"kind",
-        "result",
-        b"result",
-        "started",
-        b"started",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "ended", b"ended", "enforced", b"enforced", "error", b"error", "kind", b"kind", "result", b"result", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -181,6 +155,9 @@ class Block(_message.Message):
     ENDS_FIELD_NUMBER: _builtins.int
     LIFE_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    JITTER_FIELD_NUMBER: _builtins.int
+    START_BY_FIELD_NUMBER: _builtins.int
     status: _builtins.int
     attempt: _builtins.int
     cause: _builtins.str
@@ -202,6 +179,12 @@ class Block(_message.Message):
     """the lease is the worker's life"""
     group: _builtins.str
     """the concurrency group of their job"""
+    held: _builtins.bool
+    """they wait until their job's executions before them have ended"""
+    jitter: _builtins.int
+    """ms: each is placed up to so much later than `queued`"""
+    start_by: _builtins.int
+    """ms: never placed by then, they are SKIPPED"""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -248,61 +231,13 @@ class Block(_message.Message):
         ends: _abc.Iterable[Global___End] | None = ...,
         life: _builtins.bool = ...,
         group: _builtins.str = ...,
+        held: _builtins.bool = ...,
+        jitter: _builtins.int = ...,
+        start_by: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "arguments",
-        b"arguments",
-        "attempt",
-        b"attempt",
-        "cancel",
-        b"cancel",
-        "cause",
-        b"cause",
-        "demand",
-        b"demand",
-        "ends",
-        b"ends",
-        "failures",
-        b"failures",
-        "fencing",
-        b"fencing",
-        "group",
-        b"group",
-        "incarnation",
-        b"incarnation",
-        "instants",
-        b"instants",
-        "jobs",
-        b"jobs",
-        "life",
-        b"life",
-        "losses",
-        b"losses",
-        "nonces",
-        b"nonces",
-        "not_before",
-        b"not_before",
-        "placed",
-        b"placed",
-        "queued",
-        b"queued",
-        "reason",
-        b"reason",
-        "report_epoch",
-        b"report_epoch",
-        "report_number",
-        b"report_number",
-        "retry_of",
-        b"retry_of",
-        "revisions",
-        b"revisions",
-        "status",
-        b"status",
-        "worker",
-        b"worker",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "cancel", b"cancel", "cause", b"cause", "demand", b"demand", "ends", b"ends", "failures", b"failures", "fencing", b"fencing", "group", b"group", "held", b"held", "incarnation", b"incarnation", "instants", b"instants", "jitter", b"jitter", "jobs", b"jobs", "life", b"life", "losses", b"losses", "nonces", b"nonces", "not_before", b"not_before", "placed", b"placed", "queued", b"queued", "reason", b"reason", "report_epoch", b"report_epoch", "report_number", b"report_number", "retry_of", b"retry_of", "revisions", b"revisions", "start_by", b"start_by", "status", b"status", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -336,28 +271,9 @@ class Schedule(_message.Message):
         gap: _builtins.str = ...,
         fold: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "_end", b"_end", "_start", b"_start", "end", b"end", "start", b"start"
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end", b"_end", "_start", b"_start", "end", b"end", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "_end",
-        b"_end",
-        "_start",
-        b"_start",
-        "end",
-        b"end",
-        "fold",
-        b"fold",
-        "gap",
-        b"gap",
-        "start",
-        b"start",
-        "text",
-        b"text",
-        "zone",
-        b"zone",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end", b"_end", "_start", b"_start", "end", b"end", "fold", b"fold", "gap", b"gap", "start", b"start", "text", b"text", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__end: _TypeAlias = _typing.Literal["end"]  # noqa: Y015
     _WhichOneofArgType__end: _TypeAlias = _typing.Literal["_end", b"_end"]  # noqa: Y015
@@ -386,6 +302,13 @@ class Policies(_message.Message):
     RETRY_FACTOR_FIELD_NUMBER: _builtins.int
     RETRY_JITTER_FIELD_NUMBER: _builtins.int
     DELIVERY_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    OVERLAP_LIMIT_FIELD_NUMBER: _builtins.int
+    GROUP_LIMIT_FIELD_NUMBER: _builtins.int
+    JITTER_FIELD_NUMBER: _builtins.int
+    START_WITHIN_FIELD_NUMBER: _builtins.int
+    RETRY_ONLY_FIELD_NUMBER: _builtins.int
+    RETRY_NEVER_FIELD_NUMBER: _builtins.int
     misfire: _builtins.str
     misfire_limit: _builtins.int
     late_window: _builtins.int
@@ -396,6 +319,15 @@ class Policies(_message.Message):
     retry_factor: _builtins.float
     retry_jitter: _builtins.float
     delivery: _builtins.str
+    overlap: _builtins.str
+    overlap_limit: _builtins.int
+    group_limit: _builtins.int
+    jitter: _builtins.int
+    start_within: _builtins.int
+    @_builtins.property
+    def retry_only(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def retry_never(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -409,31 +341,17 @@ class Policies(_message.Message):
         retry_factor: _builtins.float = ...,
         retry_jitter: _builtins.float = ...,
         delivery: _builtins.str = ...,
+        overlap: _builtins.str = ...,
+        overlap_limit: _builtins.int = ...,
+        group_limit: _builtins.int = ...,
+        jitter: _builtins.int = ...,
+        start_within: _builtins.int = ...,
+        retry_only: _abc.Iterable[_builtins.str] | None = ...,
+        retry_never: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "delivery",
-        b"delivery",
-        "grace",
-        b"grace",
-        "late_window",
-        b"late_window",
-        "max_retries",
-        b"max_retries",
-        "misfire",
-        b"misfire",
-        "misfire_limit",
-        b"misfire_limit",
-        "retry_cap",
-        b"retry_cap",
-        "retry_factor",
-        b"retry_factor",
-        "retry_initial",
-        b"retry_initial",
-        "retry_jitter",
-        b"retry_jitter",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "grace", b"grace", "group_limit", b"group_limit", "jitter", b"jitter", "late_window", b"late_window", "max_retries", b"max_retries", "misfire", b"misfire", "misfire_limit", b"misfire_limit", "overlap", b"overlap", "overlap_limit", b"overlap_limit", "retry_cap", b"retry_cap", "retry_factor", b"retry_factor", "retry_initial", b"retry_initial", "retry_jitter", b"retry_jitter", "retry_never", b"retry_never", "retry_only", b"retry_only", "start_within", b"start_within"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -489,36 +407,9 @@ class Definition(_message.Message):
         republished: _builtins.bool = ...,
         group: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "_until", b"_until", "demand", b"demand", "policies", b"policies", "until", b"until"
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_until", b"_until", "demand", b"demand", "policies", b"policies", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "_until",
-        b"_until",
-        "body",
-        b"body",
-        "demand",
-        b"demand",
-        "group",
-        b"group",
-        "job",
-        b"job",
-        "policies",
-        b"policies",
-        "republished",
-        b"republished",
-        "revision",
-        b"revision",
-        "schedules",
-        b"schedules",
-        "since",
-        b"since",
-        "state",
-        b"state",
-        "until",
-        b"until",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_until", b"_until", "body", b"body", "demand", b"demand", "group", b"group", "job", b"job", "policies", b"policies", "republished", b"republished", "revision", b"revision", "schedules", b"schedules", "since", b"since", "state", b"state", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__until: _TypeAlias = _typing.Literal["until"]  # noqa: Y015
     _WhichOneofArgType__until: _TypeAlias = _typing.Literal["_until", b"_until"]  # noqa: Y015
@@ -556,20 +447,7 @@ class Range(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "after",
-        b"after",
-        "count",
-        b"count",
-        "job",
-        b"job",
-        "reason",
-        b"reason",
-        "revision",
-        b"revision",
-        "until",
-        b"until",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "count", b"count", "job", b"job", "reason", b"reason", "revision", b"revision", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -601,9 +479,7 @@ class Owed(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "after", b"after", "definition", b"definition", "skip", b"skip", "until", b"until"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "definition", b"definition", "skip", b"skip", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -662,9 +538,7 @@ class Gap(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "after", b"after", "after_job", b"after_job", "done", b"done", "skip", b"skip", "until", b"until"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "after_job", b"after_job", "done", b"done", "skip", b"skip", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -727,36 +601,7 @@ class Command(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "after",
-        b"after",
-        "arguments",
-        b"arguments",
-        "expires",
-        b"expires",
-        "group",
-        b"group",
-        "id",
-        b"id",
-        "instant",
-        b"instant",
-        "issued",
-        b"issued",
-        "job",
-        b"job",
-        "kind",
-        b"kind",
-        "nonce",
-        b"nonce",
-        "parallel",
-        b"parallel",
-        "reason",
-        b"reason",
-        "revision",
-        b"revision",
-        "until",
-        b"until",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "arguments", b"arguments", "expires", b"expires", "group", b"group", "id", b"id", "instant", b"instant", "issued", b"issued", "job", b"job", "kind", b"kind", "nonce", b"nonce", "parallel", b"parallel", "reason", b"reason", "revision", b"revision", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -829,36 +674,7 @@ class Backfill(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "after",
-        b"after",
-        "began",
-        b"began",
-        "cursor",
-        b"cursor",
-        "ended",
-        b"ended",
-        "id",
-        b"id",
-        "job",
-        b"job",
-        "parallel",
-        b"parallel",
-        "reason",
-        b"reason",
-        "schedules",
-        b"schedules",
-        "size",
-        b"size",
-        "started",
-        b"started",
-        "state",
-        b"state",
-        "tally",
-        b"tally",
-        "until",
-        b"until",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "began", b"began", "cursor", b"cursor", "ended", b"ended", "id", b"id", "job", b"job", "parallel", b"parallel", "reason", b"reason", "schedules", b"schedules", "size", b"size", "started", b"started", "state", b"state", "tally", b"tally", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -938,22 +754,7 @@ class Term(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_until", b"_until", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "_until",
-        b"_until",
-        "in_force",
-        b"in_force",
-        "job",
-        b"job",
-        "revision",
-        b"revision",
-        "rules",
-        b"rules",
-        "since",
-        b"since",
-        "until",
-        b"until",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_until", b"_until", "in_force", b"in_force", "job", b"job", "revision", b"revision", "rules", b"rules", "since", b"since", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__until: _TypeAlias = _typing.Literal["until"]  # noqa: Y015
     _WhichOneofArgType__until: _TypeAlias = _typing.Literal["_until", b"_until"]  # noqa: Y015
@@ -1106,52 +907,7 @@ class Commit(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "answers",
-        b"answers",
-        "applied_commands",
-        b"applied_commands",
-        "applied_definitions",
-        b"applied_definitions",
-        "backfills",
-        b"backfills",
-        "blocks",
-        b"blocks",
-        "closed",
-        b"closed",
-        "commands",
-        b"commands",
-        "definitions",
-        b"definitions",
-        "epoch",
-        b"epoch",
-        "gaps",
-        b"gaps",
-        "kept",
-        b"kept",
-        "now",
-        b"now",
-        "opened",
-        b"opened",
-        "owed",
-        b"owed",
-        "part",
-        b"part",
-        "parts",
-        b"parts",
-        "ranges",
-        b"ranges",
-        "seq",
-        b"seq",
-        "shard",
-        b"shard",
-        "waiting",
-        b"waiting",
-        "watermark_at",
-        b"watermark_at",
-        "watermark_job",
-        b"watermark_job",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "applied_commands", b"applied_commands", "applied_definitions", b"applied_definitions", "backfills", b"backfills", "blocks", b"blocks", "closed", b"closed", "commands", b"commands", "definitions", b"definitions", "epoch", b"epoch", "gaps", b"gaps", "kept", b"kept", "now", b"now", "opened", b"opened", "owed", b"owed", "part", b"part", "parts", b"parts", "ranges", b"ranges", "seq", b"seq", "shard", b"shard", "waiting", b"waiting", "watermark_at", b"watermark_at", "watermark_job", b"watermark_job"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1197,24 +953,7 @@ class Record(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "epoch",
-        b"epoch",
-        "format",
-        b"format",
-        "part",
-        b"part",
-        "parts",
-        b"parts",
-        "piece",
-        b"piece",
-        "pieces",
-        b"pieces",
-        "seq",
-        b"seq",
-        "slice",
-        b"slice",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "format", b"format", "part", b"part", "parts", b"parts", "piece", b"piece", "pieces", b"pieces", "seq", b"seq", "slice", b"slice"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
