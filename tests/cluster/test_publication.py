@@ -21,6 +21,7 @@ from dts.codec import definition_in
 from dts.errors import OutcomeUnknown, RevisionConflict, Unavailable
 from dts.gen.log.v1 import log_pb2 as log
 from dts.model import Command, Definition, Intent, JobState, Revision
+from dts.services.clockcheck import ClockCheck
 from dts.services.intents import Sweeper
 from dts.services.publication import Promise, Publication, Publisher
 from tests.cluster.publisher import Where, now
@@ -256,6 +257,25 @@ async def test_no_intent_no_change(service: Service, job: str) -> None:
     with pytest.raises(Unavailable, match="nothing was changed"):
         await service.create(revision(job))
     assert await service.store.jobs.get([job]) == {}
+
+
+@pytest.mark.parametrize("off", [300_000, -300_000])
+async def test_a_job_service_whose_clock_is_five_minutes_off_changes_nothing(
+    service: Service, job: str, off: int
+) -> None:
+    def wrong() -> int:
+        return now() + off
+
+    check = ClockCheck(lambda: service.store.clock_apart(wrong), wrong)
+    await check.sample()
+    feed: Feed = service.feed
+    publication = Publication(feed, wrong, refusals=[check.check])  # type: ignore[arg-type]
+    with pytest.raises(Unavailable, match="over 2 s apart"):
+        await publication.make([revision(job)], service.store.jobs.create)
+    assert await service.store.jobs.get([job]) == {}
+    right = ClockCheck(lambda: service.store.clock_apart(now), now)
+    await right.sample()
+    right.check()
 
 
 # ---- killed

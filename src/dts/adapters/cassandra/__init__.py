@@ -76,11 +76,13 @@ class CassandraStore:
         for cql in NEEDED:
             await self._session.rows(cql)
 
-    async def clock_apart(self) -> int:
-        """How far our clock is ahead of a node's, in ms; half of what the question took is the error. What raises: as `check`."""
-        before = self._clock()
+    async def clock_apart(self, clock: Callable[[], Instant] | None = None) -> int:
+        """How far a clock (ours, if none is given) is ahead of a node's, in ms; half of what the question took is the error.
+        What raises: as `check`."""
+        ours = clock or self._clock
+        before = ours()
         [(node,)] = await self._session.rows("SELECT cast(toUnixTimestamp(now()) AS bigint) FROM system.local")
-        return (before + self._clock()) // 2 - int(node)
+        return (before + ours()) // 2 - int(node)
 
     async def close(self) -> None:
         """Ends the session."""
