@@ -1,4 +1,4 @@
-"""`python -m bench [NAME ...]`: burst, sustained, lateness, shell, create, stored; all without a name. JSON goes to bench/results/."""
+"""`python -m bench [NAME ...]`; without a name all of the embedded server, `cluster` all of the cluster. JSON goes to bench/results/."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+from bench.cluster import figures as cluster
 from bench.embedded import figures, stored
+from tests import servers
 
 Row = figures.Row
 BENCHES: dict[str, tuple[Callable[[], Row], int]] = {
@@ -20,6 +22,12 @@ BENCHES: dict[str, tuple[Callable[[], Row], int]] = {
     "create": (figures.create, 3),
     "stored": (stored.stored, 1),
 }
+CLUSTER: dict[str, tuple[Callable[[], Row], int]] = {
+    "cluster-burst": (lambda: cluster.burst(10_000), 5),
+    "cluster-lateness": (lambda: cluster.sustained(1_000, 30), 5),
+    "cluster-sustained": (lambda: cluster.sustained(3_000, 60), 5),
+    "cluster-create": (cluster.create, 5),
+}
 
 
 def middle(rows: list[Row]) -> Row:
@@ -30,14 +38,16 @@ def middle(rows: list[Row]) -> Row:
 def main(names: list[str]) -> None:
     results = Path(__file__).parent / "results"
     results.mkdir(exist_ok=True)
-    for name in names or BENCHES:
-        run, rounds = BENCHES[name]
+    every = {**BENCHES, **CLUSTER}
+    for name in CLUSTER if names == ["cluster"] else names or BENCHES:
+        run, rounds = every[name]
         rows = [run() for _ in range(rounds)]
         print(f"\n{name} (median of {rounds})")
         for figure, value in middle(rows).items():
             print(f"  {figure:40} {value}")
         sys.stdout.flush()
         (results / f"{name}.json").write_text(json.dumps({"rounds": rows, "median": middle(rows)}, indent=2) + "\n")
+    servers.stop()
 
 
 if __name__ == "__main__":
