@@ -38,7 +38,20 @@ class Group:
 class Attempt:
     """One leased attempt. Runners read it; only `Leases` changes it."""
 
-    __slots__ = ("body", "demand", "fencing", "group", "id", "kind", "reason", "shard", "started", "state", "why")
+    __slots__ = (
+        "body",
+        "demand",
+        "fencing",
+        "group",
+        "id",
+        "kind",
+        "reason",
+        "reserved",
+        "shard",
+        "started",
+        "state",
+        "why",
+    )
 
     def __init__(self, id: Held, shard: ShardId, fencing: int, body: bytes, kind: str, demand: Demand) -> None:
         self.id = id
@@ -52,6 +65,7 @@ class Attempt:
         self.started: Instant = 0
         self.why: Why | None = None
         self.reason = ""
+        self.reserved = False  # more than slots is set aside for it
 
     @property
     def key(self) -> Key:
@@ -65,7 +79,7 @@ class Attempt:
 class Rooms(Protocol):
     """What the runners tell about their room."""
 
-    def kind(self, body: bytes) -> str:
+    def kind(self, body: bytes, demand: Demand) -> str:
         """Attempts of one kind may share a group."""
         ...
 
@@ -77,8 +91,8 @@ class Rooms(Protocol):
 class OneEach:
     """The simplest room: every attempt at once, by itself."""
 
-    def kind(self, body: bytes) -> str:
-        del body
+    def kind(self, body: bytes, demand: Demand) -> str:
+        del body, demand
         return ""
 
     def claim(self, kind: str) -> int:

@@ -10,6 +10,8 @@ runners must do, and `take_messages()`, what goes up. The real worker and the si
 - A timed lease runs from when the beat (or report) that was answered was *sent*. Before it is over, what runs gets TERM, then
   KILL; nothing starts on one that is over. An untimed lease (same machine) is the worker's life.
 - What has started never exceeds the capacity. Attempts of one group run one after the other and hold the demand of one.
+- A lease of more than slots that finds no room (what a former owner of a shard placed counts) is handed back at once, not started.
+- Drained: what waits is handed back, what comes too; what runs may finish. Cordoned is only said, the schedulers keep to it.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
+from dts.amounts import names_of, need, offer, times, total_of, zero
 from dts.bounds import BEATS_PER_LEASE
 from dts.model import (
     NO_END,
@@ -33,6 +36,9 @@ from dts.model import (
 )
 from dts.worker.attempts import Action, Attempt, Capacity, Group, Rooms, Skip, Start, Started, State, Stop, Up, Why
 from dts.worker.holding import BEATS_KEPT, Holding, blocks
+from dts.worker.shares import Use
+
+NEVER = 2**62
 
 
 class Leases:
@@ -45,8 +51,11 @@ class Leases:
         self.timed = timed
         self.leaving: int | None = None  # until when what runs may finish
         self.refused = 0  # leases that were not ours to take
+        self.cordoned = False
+        self.draining: int | None = None  # what runs may finish until then; NEVER: as long as it takes
         self._rooms = rooms
         self._free = Capacity(total)
+        self._unleased = Capacity(total)  # of what cannot wait in the backlog, nothing is leased beyond it
         self._left = False  # the time to leave came, all was told to stop
         self._shards: dict[ShardId, Holding] = {}
         self._lease_ms: dict[int, int] = {}  # by stream
@@ -55,7 +64,7 @@ class Leases:
         self._count = 0  # attempts WAITING
         self._begun: list[Attempt] = []
         self._actions: list[Action] = []
-        self._messages: list[Up] = []
+        self._messages: dict[int, list[Up]] = {}  # by stream
 
     # ---- what runs, for the owner of this object -----------------------------------------------------------------
 
@@ -82,15 +91,42 @@ class Leases:
         actions, self._actions = self._actions, []
         return actions
 
-    def take_messages(self) -> list[Up]:
-        """What goes up, in order; given once. Ends that came since the last call are one block for each status."""
-        self._flush()
-        messages, self._messages = self._messages, []
-        return messages
+    def take_messages(self, stream: int | None = None) -> list[Up]:
+        """What goes up (None: on all streams), in order; given once. Ends that came since the last call are one block for
+        each status."""
+        self._flush(stream)
+        if stream is not None:
+            return self._messages.pop(stream, [])
+        messages, self._messages = self._messages, {}
+        return [each for of_stream in messages.values() for each in of_stream]
+
+    def uses(self) -> dict[int | None, Use]:
+        """What is held, by the stream of the shard's owner; None: those of shards without one."""
+        names = names_of(self.total)
+        amounts: dict[int | None, dict[Demand, int]] = {}
+        pinned: dict[int | None, int] = {}
+        groups: set[int] = set()
+        for shard in self._shards.values():
+            counts = amounts.setdefault(shard.stream, {}) if shard.held else {}
+            for attempt in shard.held.values():
+                demand, group = attempt.demand, attempt.group
+                counts[demand] = counts.get(demand, 0) + 1
+                if not demand.slots_only or (group is not None and id(group) not in groups):
+                    groups.add(id(group))
+                    pinned[shard.stream] = pinned.get(shard.stream, 0) + demand.slots
+        found = {}
+        for stream, counts in amounts.items():
+            vectors = [times(need(demand, names), count) for demand, count in counts.items()]
+            found[stream] = Use(total_of(vectors, zero(offer(self.total, 0))), pinned.get(stream, 0))
+        return found
+
+    def _say(self, stream: int, shard: ShardId, message: Report | Started) -> None:
+        self._messages.setdefault(stream, []).append(Up(stream, shard, message))
 
     def wake_at(self) -> int | None:
         """When `tick` has something to do."""
         times = [] if self.leaving is None or self._left else [self.leaving]
+        times += [self.draining] if self.draining not in (None, NEVER) else []
         for shard in self._shards.values():
             if shard.stream is not None:
                 times.append(shard.beat_at)
@@ -107,6 +143,7 @@ class Leases:
     def detach(self, stream: int) -> None:
         """A stream ended: what runs goes on, ends are kept for the next report."""
         self._lease_ms.pop(stream, None)
+        self._messages.pop(stream, None)
         for shard in self._shards.values():
             if shard.stream == stream:
                 shard.stream = None
@@ -127,9 +164,9 @@ class Leases:
         first = parts[:1]  # what is listed as held besides follows at once
         held = [*shard.held, *(Held(key, block.attempt) for block in parts[1:] for key in block.keys)]
         report = Report(self.ref, epoch, shard.number, self.timed, True, held, first)
-        self._messages.append(Up(stream, shard_id, report))
+        self._say(stream, shard_id, report)
         for block in parts[1:]:
-            self._messages.append(Up(stream, shard_id, self._report(shard, ended=[block])))
+            self._say(stream, shard_id, self._report(shard, ended=[block]))
         self._begun.extend(each for each in shard.held.values() if each.state is State.RUNNING)
 
     def lease(self, shard_id: ShardId, lease: Lease, now: int) -> None:
@@ -151,7 +188,7 @@ class Leases:
                 continue
             kind = kinds.get(id_ := _identity(body))
             if kind is None:
-                kind = kinds[id_] = kind_of(body)
+                kind = kinds[id_] = kind_of(body, block.demand)
             attempt = Attempt(id, shard_id, block.fencing, body, kind, block.demand)
             held[id] = attempt
             leased.add(id)
@@ -160,16 +197,21 @@ class Leases:
         self.poke(now)
 
     def _accept(self, taken: list[Attempt], demand: Demand) -> None:
-        """Puts new attempts where they wait; hands back what is too much, or comes while we leave."""
-        room = 0 if self.leaving is not None else self.backlog + self.total.slots - self._count
+        """Puts new attempts where they wait; hands back what is too much, or comes while we leave or drain."""
+        closed = self.leaving is not None or self.draining is not None
+        room = 0 if closed else max(self.backlog + self.total.slots - self._count, 0)
         self._count += len(taken)
-        for attempt in taken[max(room, 0) :]:
+        for attempt in taken[room:]:
             self._end(attempt, Status.QUEUED, NO_END)
-        for attempt in taken[: max(room, 0)]:
+        for attempt in taken[:room]:
             if demand.slots_only:
                 self._waiting.setdefault(attempt.kind, deque()).append(attempt)
-            else:
+            elif self._unleased.fits(demand):
+                self._unleased.take(demand, 1)
+                attempt.reserved = True
                 self._urgent.append(attempt)
+            else:
+                self._end(attempt, Status.QUEUED, End(error="its worker has no room for it"))
 
     def cancel(self, shard_id: ShardId, epoch: int, items: Iterable[tuple[Held, str]], now: int) -> None:
         """Ends attempts that an owner no lower than the promised one names."""
@@ -202,12 +244,28 @@ class Leases:
         """Hands back what waits, lets what runs finish until then; a second call can only make it sooner."""
         until = now + grace_ms
         self.leaving = until if self.leaving is None else min(self.leaving, until)
+        self._hand_back("the worker leaves")
+        self.tick(now)
+
+    def cordon(self, cordoned: bool, drain: bool, grace_ms: int, now: int) -> None:
+        """Nothing new is to come, or something again. `drain`: what waits is handed back, what runs may finish within the
+        grace time (0: however long it takes), and is then ended and handed back, too."""
+        self.cordoned = cordoned
+        if not cordoned:
+            self.draining = None
+        elif drain:
+            until = now + grace_ms if grace_ms else NEVER
+            self.draining = until if self.draining is None else min(self.draining, until)
+            self._hand_back("the worker drains")
+        self.tick(now)
+
+    def _hand_back(self, reason: str) -> None:
+        """What has not started."""
         for attempt in list(self.held()):
             if attempt.state is State.WAITING:
-                self._stop(attempt, Why.LEAVE, "the worker leaves", None)
+                self._stop(attempt, Why.LEAVE, reason, None)
             elif attempt.state is State.HANDED:
                 self._actions.append(Skip(attempt))
-        self.tick(now)
 
     # ---- from the runners ----------------------------------------------------------------------------------------
 
@@ -243,8 +301,8 @@ class Leases:
             self._count += 1
             if attempt.why is not None:
                 self._end(attempt, _stopped(attempt, NO_END), End(error=attempt.reason))
-            elif self.leaving is not None:
-                self._end(attempt, Status.QUEUED, End(error="the worker leaves"))
+            elif self.leaving is not None or self.draining is not None:
+                self._end(attempt, Status.QUEUED, End(error="the worker takes nothing new"))
             elif attempt.demand.slots_only:
                 self._waiting.setdefault(attempt.kind, deque()).appendleft(attempt)
             else:
@@ -269,10 +327,16 @@ class Leases:
                 self._run_out(shard, now)
         if self.leaving is not None and now >= self.leaving and not self._left:
             self._left = True
-            for attempt in list(self.held()):
-                if attempt.why is None:
-                    self._stop(attempt, Why.LEAVE, "the worker leaves", None)
+            self._stop_all("the worker leaves")
+        if self.draining is not None and now >= self.draining:
+            self.draining = NEVER  # until it is told otherwise
+            self._stop_all("the worker drains")
         self.poke(now)
+
+    def _stop_all(self, reason: str) -> None:
+        for attempt in list(self.held()):
+            if attempt.why is None:
+                self._stop(attempt, Why.LEAVE, reason, None)
 
     def poke(self, now: int) -> None:
         """Hands over what waits, as far as capacity and the runners' rooms go."""
@@ -342,6 +406,9 @@ class Leases:
         else:
             self._ungroup(attempt)
         attempt.state = State.ENDED
+        if attempt.reserved:
+            attempt.reserved = False
+            self._unleased.take(attempt.demand, -1)
         shard = self._shards[attempt.shard]
         del shard.held[attempt.id]
         shard.ended[attempt.id] = (status, end)
@@ -368,18 +435,19 @@ class Leases:
         shard.beat_at = now + shard.lease_ms // BEATS_PER_LEASE
         while len(shard.sent) > BEATS_KEPT:
             del shard.sent[next(iter(shard.sent))]
-        self._messages.append(Up(shard.stream, shard_id, self._report(shard, beat=shard.beat)))
+        self._say(shard.stream, shard_id, self._report(shard, beat=shard.beat))
 
     def _report(self, shard: Holding, ended: Sequence[Block] = (), beat: int = 0) -> Report:
         return Report(self.ref, shard.epoch, shard.number, self.timed, ended=ended, beat=beat)
 
-    def _flush(self) -> None:
+    def _flush(self, stream: int | None) -> None:
+        """Makes messages of what ended and what began (of one stream's shards, or of all)."""
         for shard_id, shard in self._shards.items():
-            if shard.fresh and shard.stream is not None:
+            if shard.fresh and shard.stream is not None and stream in (None, shard.stream):
                 fresh = [(held, *end) for held in shard.fresh if (end := shard.ended.get(held))]
                 shard.fresh.clear()
                 for block in blocks(fresh):
-                    self._messages.append(Up(shard.stream, shard_id, self._report(shard, ended=[block])))
+                    self._say(shard.stream, shard_id, self._report(shard, ended=[block]))
         if self._begun:
             begun, self._begun = self._begun, []
             by_shard: dict[ShardId, Started] = {}
@@ -389,9 +457,9 @@ class Leases:
                     started.held.append(attempt.id)
                     started.at.append(attempt.started)
             for shard_id, started in by_shard.items():
-                stream = self._shards[shard_id].stream
-                if stream is not None:
-                    self._messages.append(Up(stream, shard_id, started))
+                to = self._shards[shard_id].stream
+                if to is not None:
+                    self._say(to, shard_id, started)
 
 
 _identity = id

@@ -1,17 +1,21 @@
-"""The worker's stream to its scheduler: attaches, again and again, hands what comes to the agent and sends what it has."""
+"""A stream to one Scheduler instance: attaches, again and again, hands what comes to the agent and sends what it has."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
+import random
 import socket
 import time
+from collections.abc import Iterable, Sequence
 from enum import Enum
+from typing import Protocol
 
 import grpc
 
 from dts import __version__
+from dts.amounts import CUSTOM, Vector
 from dts.bounds import LEASE_MS, REQUEST_BYTES
 from dts.gen.worker.v1 import worker_pb2 as pb
 from dts.gen.worker.v1 import worker_pb2_grpc
@@ -52,29 +56,41 @@ class Standing(Enum):
     REFUSED = 3  # this server does not take this worker
 
 
-class Link:
-    """One scheduler's address (output.Store too). `since` is when `standing` last changed (monotonic seconds)."""
+class Owner(Protocol):
+    """Who keeps the links (links.Links)."""
 
-    def __init__(self, options: WorkerOptions) -> None:
-        self._options = options
+    def next_stream(self) -> int:
+        """A number for one more stream."""
+        ...
+
+    def welcomed(self, link: Link, welcome: pb.Welcome) -> None:
+        """A stream was welcomed."""
+        ...
+
+    def told(self, link: Link, schedulers: Sequence[str], outputs: Sequence[str]) -> None:
+        """An instance says who is there."""
+        ...
+
+    def moved(self) -> None:
+        """A link's standing changed."""
+        ...
+
+
+class Link:
+    """A stream to one Scheduler instance, kept open. `since` is when `standing` last changed (monotonic seconds)."""
+
+    def __init__(self, target: str, options: WorkerOptions, owner: Owner) -> None:
+        self.target = target
+        self.address = target  # what the other instances call it, once it was welcomed
         self.standing = Standing.AWAY
         self.since = time.monotonic()
-        self.attached_once = False
-        self._told = False  # that there is a problem
+        self.stub: worker_pb2_grpc.WorkerServiceAsyncStub | None = None  # of the present connection
         self.lease_ms = LEASE_MS
-        self._stream = 0
-        self._stub: worker_pb2_grpc.WorkerServiceAsyncStub | None = None
-        self._there = asyncio.Event()
-
-    @property
-    def token(self) -> str:
-        return self._options.token
-
-    async def stub(self) -> worker_pb2_grpc.WorkerServiceAsyncStub:
-        """Of the present connection; waits for one."""
-        await self._there.wait()
-        assert self._stub is not None
-        return self._stub
+        self.stream = 0
+        self._options = options
+        self._owner = owner
+        self._told = False  # that there is a problem
+        self._call: Call | None = None
 
     async def run(self, agent: Agent) -> None:
         """Keeps a stream open, for ever."""
@@ -82,25 +98,32 @@ class Link:
         while True:
             welcomed = await self._attach(agent)
             wait = RETRY_S[0] if welcomed else min(2 * wait, RETRY_S[1])
-            await asyncio.sleep(wait)
+            await asyncio.sleep(wait * (0.5 + random.random()))
+
+    def hang_up(self, reason: str) -> None:
+        """Ends the present stream; another one follows."""
+        if self._call is not None:
+            self._stand(Standing.AWAY, reason)
+            self._call.cancel()
 
     async def _attach(self, agent: Agent) -> bool:
         """One stream, from Hello to its end. Whether the server welcomed us."""
-        self._stream += 1
-        stream, welcomed = self._stream, False
-        async with grpc.aio.insecure_channel(self._options.target, options=CHANNEL) as channel:
+        self.stream = stream = self._owner.next_stream()
+        welcomed = False
+        async with grpc.aio.insecure_channel(self.target, options=CHANNEL) as channel:
             stub: worker_pb2_grpc.WorkerServiceAsyncStub = worker_pb2_grpc.WorkerServiceStub(channel)
-            call = stub.Attach()
+            self._call = call = stub.Attach()
             try:
                 async with asyncio.timeout(WELCOME_S):
-                    await call.write(pb.AttachRequest(hello=_hello(self._options)))
+                    cordoned = agent.leases.cordoned
+                    await call.write(pb.AttachRequest(hello=_hello(self._options, cordoned)))
                     first = await call.read()
                 if not isinstance(first, pb.AttachResponse) or first.WhichOneof("message") != "welcome":
                     self._stand(Standing.AWAY, "the server ended the stream")
                     return False
                 welcomed = True
                 self._welcome(agent, stub, first.welcome)
-                await self._talk(agent, call)
+                await self._talk(agent, call, cordoned)
                 self._stand(Standing.AWAY, "the server ended the stream")
             except grpc.aio.AioRpcError as problem:
                 refused = problem.code() in REFUSALS
@@ -111,31 +134,31 @@ class Link:
                 self._stand(Standing.AWAY, f"the stream broke: {problem}")
             finally:
                 call.cancel()
-                self._there.clear()
-                self._stub = None
-                agent.tell(lambda leases, _: leases.detach(stream))
+                self._call = self.stub = None
+                agent.detach(stream)
+                self._stand(Standing.REFUSED if self.standing is Standing.REFUSED else Standing.AWAY, "")
         return welcomed
 
     def _welcome(self, agent: Agent, stub: worker_pb2_grpc.WorkerServiceAsyncStub, got: pb.Welcome) -> None:
         self.lease_ms = got.lease_ms or LEASE_MS
-        stream, lease_ms = self._stream, self.lease_ms
-        agent.tell(lambda leases, _: leases.attach(stream, lease_ms))
-        self._stub = stub
-        self._there.set()
-        self.attached_once = True
+        self.address = got.address or self.target
+        self.stub = stub
+        agent.attach(self.stream, self.address, self.lease_ms)
+        self._owner.welcomed(self, got)
         self._stand(Standing.ATTACHED, "")
-        log.info("attached to %s at %s", got.instance, self._options.target)
+        log.info("attached to %s at %s", got.instance, self.target)
 
     def _stand(self, standing: Standing, problem: str) -> None:
         if problem and (standing is not self.standing or not self._told):
-            log.warning("no scheduler at %s: %s", self._options.target, problem)
-        self._told = bool(problem)
+            log.warning("no scheduler at %s: %s", self.target, problem)
+        self._told = bool(problem) or (self._told and standing is not Standing.ATTACHED)
         if standing is not self.standing:
             self.standing, self.since = standing, time.monotonic()
+            self._owner.moved()
 
-    async def _talk(self, agent: Agent, call: Call) -> None:
+    async def _talk(self, agent: Agent, call: Call, cordoned: bool) -> None:
         """Until the stream ends."""
-        sender = asyncio.create_task(self._send(agent, call), name="sender of the worker's stream")
+        sender = asyncio.create_task(self._send(agent, call, cordoned), name="sender of the worker's stream")
         sender.add_done_callback(lambda _: call.cancel())
         try:
             while isinstance(message := await call.read(), pb.AttachResponse):
@@ -146,22 +169,28 @@ class Link:
             if not sender.cancelled() and (problem := sender.exception()):
                 log.debug("the worker's stream broke while sending: %s", problem)
 
-    async def _send(self, agent: Agent, call: Call) -> None:
-        told = False
+    async def _send(self, agent: Agent, call: Call, cordoned: bool) -> None:
+        told, stream = False, self.stream
+        news = agent.news(stream)
         while True:
-            await agent.news.wait()
+            await news.wait()
+            news.clear()
             if agent.leaving.is_set() and not told:  # before what is handed back: it is not to come again
                 told = True
                 await call.write(pb.AttachRequest(leaving=pb.Leaving()))
-            for item in agent.messages():
-                if item.stream == self._stream:
-                    for message in wire.up(item):
-                        await call.write(message)
+            if agent.leases.cordoned is not cordoned:
+                cordoned = agent.leases.cordoned
+                await call.write(pb.AttachRequest(standing=pb.Standing(cordoned=cordoned)))
+            for item in agent.leases.take_messages(stream):
+                for message in wire.up(item):
+                    await call.write(message)
+            for grant in agent.grants(stream):
+                await call.write(pb.AttachRequest(credit=pb.Credit(number=grant.number, amounts=grant.share)))
             await asyncio.sleep(FLUSH_S)
 
     def _take(self, agent: Agent, message: pb.AttachResponse) -> None:
         """Gives one message to the leases. Raises ValueError for one whose columns do not agree."""
-        stream = self._stream
+        stream = self.stream
         match message.WhichOneof("message"):
             case "lease":
                 lease = wire.lease(message.lease)
@@ -175,17 +204,39 @@ class Link:
             case "ask":
                 ask = message.ask
                 agent.tell(lambda leases, now: leases.ask(stream, ask.shard, ask.epoch, now))
+                agent.share(lambda shares: shares.moved())
             case "cancel":
                 cancel = message.cancel
                 items = [(each, cancel.reason) for each in wire.held([cancel.attempts])]
                 agent.tell(lambda leases, now: leases.cancel(cancel.shard, cancel.epoch, items, now))
             case "leave":
                 agent.leave(message.leave.grace_ms, message.leave.reason)
+            case "cordon":
+                cordon = message.cordon
+                log.info("cordoned%s", " and drained" if cordon.drain else "") if cordon.cordoned else log.info(
+                    "uncordoned"
+                )
+                agent.tell(lambda leases, now: leases.cordon(cordon.cordoned, cordon.drain, cordon.grace_ms, now))
+            case "peers":
+                self._owner.told(self, message.peers.schedulers, message.peers.outputs)
+            case "want":
+                more, one = (self._vector(each) for each in (message.want.more, message.want.one))
+                agent.share(lambda shares: shares.want(stream, more, one))
+            case "give_back":
+                number, kept = message.give_back.number, self._vector(message.give_back.kept)
+                agent.share(lambda shares: shares.returned(stream, number, kept))
             case other:
                 log.warning("a message %r of a newer server is not understood", other)
 
+    def _vector(self, given: Iterable[int]) -> Vector:
+        """Amounts of this worker. Raises ValueError when they are not as many as its own, or less than 0."""
+        vector = tuple(given)
+        if len(vector) != CUSTOM + len(self._options.capacity.custom) or min(vector) < 0:
+            raise ValueError("amounts that are not this worker's")
+        return vector
 
-def _hello(options: WorkerOptions) -> pb.Hello:
+
+def _hello(options: WorkerOptions, cordoned: bool) -> pb.Hello:
     total = options.capacity
     return pb.Hello(
         worker=options.worker,
@@ -204,4 +255,6 @@ def _hello(options: WorkerOptions) -> pb.Hello:
         backlog=options.backlog,
         custom=dict(total.custom),
         protocol=PROTOCOL,
+        credited=options.timed,
+        cordoned=cordoned,
     )

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import fcntl
 import logging
 import os
 import resource
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,9 +22,10 @@ import uvloop
 from dts.bounds import KILL_GRACE_S
 from dts.worker import clock, processes
 from dts.worker.agent import Agent
-from dts.worker.guard import PR_SET_CHILD_SUBREAPER
+from dts.worker.guard import Options
 from dts.worker.guarding import GuardProcess
-from dts.worker.link import Link, Standing
+from dts.worker.link import Standing
+from dts.worker.links import Links
 from dts.worker.options import WorkerOptions
 
 log = logging.getLogger(__name__)
@@ -42,15 +41,14 @@ def run(options: WorkerOptions) -> int:
     """Runs a worker until it has left; its exit code. Blocks; takes over the process's signals."""
     _log_to(options)
     _raise_limit()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # if the guard dies, what it watched is ours to end
+    processes.become_subreaper()  # if the guard dies, what it watched is ours to end
     lock = None
     if options.life_lock:
         lock = _lock(options)
         if lock is None:
             log.error("%s is locked: this worker runs already", options.life_lock)
             return 4
-    guard = GuardProcess(lock)
+    guard = GuardProcess(lock, Options(options.cgroup, options.scratch, options.capacity.cpu))
     try:
         return uvloop.run(_main(options, guard))
     finally:
@@ -61,7 +59,7 @@ def run(options: WorkerOptions) -> int:
 
 async def _main(options: WorkerOptions, process: GuardProcess) -> int:
     loop = asyncio.get_running_loop()
-    link = Link(options)
+    link = Links(options)
     agent = Agent(loop, options, process, link)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, agent, number)
@@ -83,7 +81,7 @@ def _on_signal(agent: Agent, number: int) -> None:
     agent.leave(grace, signal.Signals(number).name)
 
 
-async def _live(options: WorkerOptions, agent: Agent, link: Link, tasks: Sequence[asyncio.Task[None]]) -> int:
+async def _live(options: WorkerOptions, agent: Agent, link: Links, tasks: Sequence[asyncio.Task[None]]) -> int:
     """Until there is a reason to end: the exit code."""
     guarded = True
     while True:
@@ -108,7 +106,7 @@ async def _live(options: WorkerOptions, agent: Agent, link: Link, tasks: Sequenc
                     await agent.leaving.wait()
 
 
-def _reason_to_end(options: WorkerOptions, agent: Agent, link: Link) -> int | None:
+def _reason_to_end(options: WorkerOptions, agent: Agent, link: Links) -> int | None:
     leases = agent.leases
     away = time.monotonic() - link.since if link.standing is not Standing.ATTACHED else 0.0
     if leases.leaving is not None:

@@ -19,9 +19,12 @@ def _incarnation() -> str:
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """`target`: the scheduler's gRPC address, `unix:/path` or `host:port`. `database` empty: any. `life_lock`: a file of this
-    worker alone that it and its guard keep locked (flock) while they live; its text is 'pid incarnation'. `timed`: its leases
-    end by time (another machine); else with its life, and it ends when its server stays away and nothing is left to hand over.
+    """`target`: gRPC addresses of Scheduler instances, `host:port[,host:port...]` or `unix:/path`. `database` empty: any.
+    `life_lock`: a file of this worker alone that it and its guard keep locked (flock) while they live; its text is 'pid
+    incarnation'. `timed`: its leases end by time (another machine); else with its life, and it ends when its server stays away
+    and nothing is left to hand over.
+    `scratch`: where scratch folders are made, empty: where temporary files are. `cgroup`: the control group that attempts with
+    requests get theirs in: auto, off, or its path.
     `children`: processes of the pool that are kept, 0: min(4, cpus). `parent`: it leaves when its parent is not this process
     any more; 0: it outlives it."""
 
@@ -36,10 +39,19 @@ class WorkerOptions:
     timed: bool = False
     life_lock: str = ""
     children: int = 0
+    scratch: str = ""
+    cgroup: str = "auto"
     parent: int = 0
     stop_grace_ms: int = int(STOP_GRACE_S * 1000)
     log: str = ""  # a file; empty: standard error
     log_level: str = "INFO"
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The addresses that it was given, `target` taken apart at its commas."""
+        if self.target.startswith("unix:"):
+            return (self.target,)
+        return tuple(each.strip() for each in self.target.split(",") if each.strip())
 
     @property
     def pool_children(self) -> int:

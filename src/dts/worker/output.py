@@ -98,6 +98,10 @@ class Store(Protocol):
         """Waits until a server is there."""
         ...
 
+    def failed(self) -> None:
+        """The last batch was not taken."""
+        ...
+
     @property
     def token(self) -> str: ...
 
@@ -150,6 +154,7 @@ class Outputs:
                 await stub.PutOutput(requests, metadata=metadata, timeout=SEND_TIMEOUT_S)
             except grpc.aio.AioRpcError as problem:
                 log.debug("output not stored: %s", problem.details())
+                self._store.failed()
                 for piece in batch:
                     self._dirty[piece.id] = piece
                 await asyncio.sleep(wait)

@@ -139,15 +139,102 @@ def test_a_long_list_of_ends_is_split_and_what_follows_is_listed_as_held() -> No
     assert {Held(key, 1) for report in rest for key in report.ended[0].keys} == set(full.held)
 
 
-def test_never_exceeds_any_capacity_and_large_ones_are_not_passed() -> None:
+def test_what_finds_no_room_is_handed_back_at_once_and_not_started() -> None:
     leases = worker(slots=4, cpu=1_000)
     big = Demand(cpu=600)
     leases.lease(0, lease("a", "b", demand=big), 0)
     (a,) = starts(leases)
-    leases.lease(0, lease("c", fencing=2), 0)
-    assert starts(leases) == []
+    assert ends(leases) == [("b", Status.QUEUED)]
     finish(leases, a)
-    assert [each.key.job for each in starts(leases)] == ["b", "c"]
+    leases.lease(0, lease("c", demand=big, fencing=2), 0)
+    assert [each.key.job for each in starts(leases)] == ["c"]
+
+
+def test_what_waits_for_a_slot_and_needs_more_is_not_passed() -> None:
+    leases = worker(slots=1, cpu=1_000)
+    leases.lease(0, lease("s"), 0)
+    (s,) = starts(leases)
+    leases.lease(0, lease("a", demand=Demand(cpu=600), fencing=2), 0)
+    leases.lease(0, lease("c", fencing=3), 0)
+    assert starts(leases) == []
+    finish(leases, s)
+    (a,) = starts(leases)
+    assert a.key.job == "a"
+    finish(leases, a)
+    assert [each.key.job for each in starts(leases)] == ["c"]
+
+
+def test_a_drained_worker_hands_back_what_waits_and_lets_what_runs_finish() -> None:
+    leases = worker(slots=1)
+    leases.lease(0, lease("a", "b"), 0)
+    (a,) = starts(leases)
+    leases.started(a, 5)
+    leases.cordon(True, True, 0, 10)
+    leases.lease(0, lease("c", fencing=2), 20)
+    assert sorted(ends(leases)) == [("b", Status.QUEUED), ("c", Status.QUEUED)]
+    assert stops(leases) == []
+    assert not leases.idle
+    finish(leases, a)
+    assert ends(leases) == [("a", Status.COMPLETED)]
+    leases.cordon(False, False, 0, 30)
+    leases.lease(0, lease("d", fencing=3), 40)
+    assert [each.key.job for each in starts(leases)] == ["d"]
+
+
+def test_a_drain_with_a_grace_time_ends_what_still_runs_and_hands_it_back() -> None:
+    leases = worker(slots=2)
+    leases.lease(0, lease("a"), 0)
+    (a,) = starts(leases)
+    leases.started(a, 5)
+    leases.cordon(True, True, 1_000, 10)
+    assert (leases.wake_at() or 0) <= 1_010  # a beat may be due before
+    leases.tick(1_009)
+    assert stops(leases) == []
+    leases.tick(1_010)
+    assert stops(leases) == [("a", None)]
+    finish(leases, a, now=1_020, status=Status.CANCELLED)
+    assert ends(leases) == [("a", Status.QUEUED)]
+
+
+def test_a_cordoned_worker_runs_what_it_has() -> None:
+    leases = worker(slots=1)
+    leases.lease(0, lease("a", "b"), 0)
+    (a,) = starts(leases)
+    leases.cordon(True, False, 0, 10)
+    finish(leases, a)
+    assert [each.key.job for each in starts(leases)] == ["b"]
+    assert leases.cordoned
+
+
+def test_what_is_held_counts_for_the_stream_of_the_owner_now() -> None:
+    leases = worker(slots=3, cpu=1_000)
+    leases.attach(2, L)
+    leases.ask(2, 1, 7, 0)
+    leases.lease(0, lease("a", "b"), 0)
+    leases.lease(1, lease("c", report=(7, 1), demand=Demand(cpu=600)), 0)
+    assert len(starts(leases)) == 3
+    assert {stream: (use.taken[0], use.taken[3], use.pinned) for stream, use in leases.uses().items()} == {
+        1: (0, 2, 2),
+        2: (600, 1, 1),
+    }
+    leases.ask(1, 1, 8, 10)  # shard 1 moves to the owner behind stream 1
+    leases.detach(1)
+    assert {stream: use.taken[3] for stream, use in leases.uses().items()} == {None: 3}
+
+
+def test_each_stream_gets_its_own_messages() -> None:
+    leases = worker()
+    leases.attach(2, L)
+    leases.ask(2, 1, 1, 0)
+    leases.lease(0, lease("a"), 0)
+    leases.lease(1, lease("b"), 0)
+    assert [up.stream for up in leases.take_messages(2)] == [2]
+    finish(leases, *starts(leases))
+    (up,) = leases.take_messages(1)
+    assert isinstance(up.message, Report)
+    assert [key.job for block in up.message.ended for key in block.keys] == ["a"]
+    leases.detach(2)
+    assert leases.take_messages() == []
 
 
 def test_what_is_more_than_the_backlog_is_handed_back() -> None:
