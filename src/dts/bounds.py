@@ -21,6 +21,7 @@ STEP_REPORTS = 512  # worker reports a shard takes into one commit
 STEP_JOBS_OF_GAP = 20_000  # jobs of an outage looked at in one step
 INBOX_CHANGES = 200_000  # changes waiting for a shard: beyond, the feed is slowed
 INBOX_REPORTS = 20_000  # reports waiting for a shard: beyond, the worker's stream is slowed
+TAKE_OVERS = 16  # shards being opened at once
 REFUSED_BACKOFF_MS = (50, 5_000)  # first and longest wait after a refused commit
 
 # The book of record and the feed: two writes (services/publication.py)
@@ -32,6 +33,9 @@ CATCH_UP_JOBS = 500  # jobs read and published at once
 CATCH_UP_REVISIONS = 100  # of one job at once: older ones came to no term
 SETTLING = 1_000  # changes acknowledged whose intents are being removed: beyond, the next change waits for its own
 SWEEP_INTENTS = 1_000  # intents read at once
+TOMBSTONE_AFTER_MS = 7 * 24 * 3_600_000  # a deletion has been in the feed for so long when its job leaves it
+RENEW_AFTER_MS = 2 * INTENT_KEPT_MS  # a revision so young is being published, or the sweepers': it is not told once more
+DELETION_OWED_MS = TOMBSTONE_AFTER_MS + 24 * 3_600_000  # a deletion so old that the feed does not have is not told again
 CLOCK_SAMPLE_OLD_MS = 60_000  # a comparison of clocks so old says nothing any more: changes are refused
 
 # Definitions and requests
@@ -99,6 +103,7 @@ REPORT_WAIT_MS = 1_000
 
 assert CHANGE_LATE_MS >= FIRST_PUBLICATION_OWES_MS
 assert STORE_WRITE_MS < INTENT_LOOK_MS < INTENT_KEPT_MS
+assert TOMBSTONE_AFTER_MS > DELETED_KNOWN_MS
 assert PUBLISH_FRESH_MS < DELETED_KNOWN_MS // 2
 assert LATE_WINDOW_MIN_MS >= FAILOVER_PROMISE_MS
 assert 2 * LEASE_MS // 3 > BROKER_SESSION_MS + 5_000

@@ -536,6 +536,15 @@ class Told(NamedTuple):
     reached: Sequence[tuple[ShardId, int, Instant]]  # (shard, position after its last one, when that was told)
 
 
+class Notice(NamedTuple):
+    """The last record that the feed has of a job."""
+
+    shard: ShardId
+    revision: int
+    state: JobState
+    at: Instant  # when it was told
+
+
 class StoredJob(NamedTuple):
     """A job's current row."""
 

@@ -24,6 +24,7 @@ from dts.model import (
     Intent,
     JobView,
     Key,
+    Notice,
     Outcome,
     Outlook,
     Output,
@@ -198,6 +199,22 @@ class History(Protocol):
 
     async def forget(self, before: Instant, limit: int) -> int:
         """Deletes what ended before an instant (retention), at most `limit` rows; how many it deleted."""
+        ...
+
+
+class Notices(Protocol):
+    """What the feed holds of each job, as a whole: for who tidies or repairs it."""
+
+    def shards(self) -> Sequence[ShardId]:
+        """All of them."""
+        ...
+
+    async def last(self, shard: ShardId) -> Mapping[str, Notice]:
+        """The last record of each job of a shard, as of now; those without one, or whose last one is a tombstone, left out."""
+        ...
+
+    async def bury(self, jobs: Mapping[str, ShardId]) -> None:
+        """A tombstone for each: what the feed has of these jobs may go. Durable on return."""
         ...
 
 

@@ -40,6 +40,7 @@ COMMANDS = {
     "audit": Command("audit", "audit", "History", "Prove that nothing due was forgotten or doubled"),
     "status": Command("scheduler", "status", "System", "How the scheduler is"),
     "migrate": Command("migrate", "group", "System", "Move the cluster's keyspace between versions of its tables"),
+    "repair": Command("repair", "group", "System", "Mend a cluster's stores from one another"),
     "config": Command("settings", "config", "System", "The settings in force and where each came from"),
     "completion": Command("completion", "completion", "System", "Completion for bash, zsh or fish"),
     "version": Command("settings", "version", "System", "The versions of dts, Python and the zone rules"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dts.adapters.kafka.notices import KafkaNotices
 from dts.api.workers import OutputServicer
 from dts.config import Config
 from dts.server.cluster import Cluster, advertised
 from dts.server.process import Process, Service
 from dts.server.waiting import Starting
 from dts.services.intents import Sweeper
+from dts.services.tidying import Tidier
 
 
 def serve_jobs(config: Config) -> int:
@@ -19,6 +21,10 @@ def serve_jobs(config: Config) -> int:
         await starting.wait_for("a comparison of clocks with Cassandra", cluster.clock_check.sample)
         sweeper = Sweeper(cluster.cassandra.intents, cluster.publisher, cluster.clock.now)
 
+        kafka = cluster.kafka
+        notices = KafkaNotices(kafka.settings, kafka.partitions)
+        tidier = Tidier(cluster.cassandra.jobs, notices, cluster.publisher, cluster.clock.now)
+
         async def check() -> str:
             return await cluster.check() or cluster.clock_check.trouble()
 
@@ -28,6 +34,7 @@ def serve_jobs(config: Config) -> int:
                 ("members", cluster.members.run()),
                 ("clock check", cluster.clock_check.run()),
                 ("sweeper", sweeper.run()),
+                ("tidier", tidier.run(cluster.advertise)),
             ],
             check=check,
             close=cluster.close,

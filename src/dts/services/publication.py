@@ -27,6 +27,7 @@ from dts.services.clock import Nanoseconds, boottime_ns
 log = logging.getLogger("dts.jobs")
 
 Write = Callable[[Sequence[Revision]], Awaitable[None]]
+Read = Callable[[Mapping[str, int]], Awaitable[Sequence[Definition]]]
 Probe = Callable[[str], None]  # for tests: told the points that are passed
 Refuse = Callable[[], None]  # raises while changes are to be refused
 
@@ -59,25 +60,38 @@ class Publisher:
 
         Revisions that a deletion came after are left out: whoever knew that deletion may have forgotten it by now.
         """
+
+        async def read(part: Mapping[str, int]) -> Sequence[Definition]:
+            current = await self._book.above(part, settled=settled)
+            chains = [await self._chain(part[job], definition) for job, definition in current.items()]
+            return [definition for chain in chains for definition in chain]
+
+        return await self._publish(known, read)
+
+    async def renew(self, known: Mapping[str, int]) -> int:
+        """Publishes the current revisions that are above the known ones; how many. They are told anew, as far as anyone knows:
+        they owe nothing before the watermark of whoever hears them first."""
+
+        async def read(part: Mapping[str, int]) -> Sequence[Definition]:
+            current = await self._book.above(part, settled=True)
+            return [definition._replace(first=False) for definition in current.values()]
+
+        return await self._publish(known, read)
+
+    async def _publish(self, known: Mapping[str, int], read: Read) -> int:
         count = 0
         jobs = list(known)
         for start in range(0, len(jobs), bounds.CATCH_UP_JOBS):
             part = {job: known[job] for job in jobs[start : start + bounds.CATCH_UP_JOBS]}
-            found = await self._fresh(part, settled)
+            while True:
+                begun = self.mark()
+                found = await read(part)
+                if self.age_ms(begun) < bounds.PUBLISH_FRESH_MS:
+                    break
             if found:
                 await self._feed.publish(found)
             count += len(found)
         return count
-
-    async def _fresh(self, known: Mapping[str, int], settled: bool) -> Sequence[Definition]:
-        while True:
-            begun = self.mark()
-            current = await self._book.above(known, settled=settled)
-            found: list[Definition] = []
-            for job, definition in current.items():
-                found += await self._chain(known[job], definition)
-            if self.age_ms(begun) < bounds.PUBLISH_FRESH_MS:
-                return found
 
     async def _chain(self, known: int, current: Definition) -> Sequence[Definition]:
         """The revisions above the known one that are still of use, oldest first."""
