@@ -68,13 +68,13 @@ class Publisher:
 
         return await self._publish(known, read)
 
-    async def renew(self, known: Mapping[str, int]) -> int:
-        """Publishes the current revisions that are above the known ones; how many. They are told anew, as far as anyone knows:
-        they owe nothing before the watermark of whoever hears them first."""
+    async def renew(self, known: Mapping[str, int], until: Instant) -> int:
+        """Publishes the current revisions that are above the known ones once more; how many. As such they owe nothing before the
+        watermark of whoever hears them. A revision after `until` is left to who is publishing it for the first time."""
 
         async def read(part: Mapping[str, int]) -> Sequence[Definition]:
             current = await self._book.above(part, settled=True)
-            return [definition._replace(first=False) for definition in current.values()]
+            return [definition._replace(first=False) for definition in current.values() if definition.since <= until]
 
         return await self._publish(known, read)
 
