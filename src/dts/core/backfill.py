@@ -100,7 +100,7 @@ def _cancelled(backfill: Backfill, now: Instant, reason: str) -> Backfill:
     return backfill._replace(state=BackfillState.CANCELLED, ended=now, reason=reason)
 
 
-def bring_forward(shard: Shard, draft: Draft, fresh: list[Block], limit: int) -> None:
+def bring_forward(shard: Shard, draft: Draft, fresh: list[Block], turns: Turns, limit: int) -> None:
     """What ended is counted, and at most `limit` next instants become executions. After all else that ends executions."""
     known = {**shard.backfills, **draft.backfills}
     if not known:
@@ -111,7 +111,7 @@ def bring_forward(shard: Shard, draft: Draft, fresh: list[Block], limit: int) ->
         if now.state is BackfillState.CANCELLED and now.open:
             now = _end_open(shard, draft, now)
         elif now.state is BackfillState.RUNNING and now.job not in changed:
-            now, made = _next(shard, draft, now, fresh, limit)
+            now, made = _next(shard, draft, now, fresh, turns, limit)
             limit -= made
         elif now.state is BackfillState.RUNNING:
             draft.more = True  # the next step knows what its job is
@@ -192,8 +192,17 @@ def _next(shard: Shard, draft: Draft, backfill: Backfill, fresh: list[Block], li
         definition = shard.definitions[backfill.job]
         keys = [Key(backfill.job, instant, backfill.nonce) for instant in instants]
         revisions = [definition.revision] * len(keys)
-        block = Block(keys, revisions, definition.demand, Status.QUEUED, cause=Cause.BACKFILL, queued=draft.now)
-        fresh.append(block)
+        fresh.append(
+            Block(
+                keys,
+                revisions,
+                definition.demand,
+                Status.QUEUED,
+                cause=Cause.BACKFILL,
+                queued=draft.now,
+                group=definition.group,
+            )
+        )
     whole = len(instants) < most
     cursor = backfill.until if whole else instants[-1]
     draft.more = draft.more or (most < room and not whole)

@@ -22,6 +22,7 @@ from dts.model import (
     Retry,
     ShardId,
     Status,
+    StoredJob,
     new_key,
 )
 from dts.ports import History, JobStore, Live, OutputStore
@@ -44,9 +45,12 @@ class Wanted(NamedTuple):
 
     query: ExecutionQuery
     running: bool | None = None
+    cause: Cause | None = None
 
     def shows(self, found: Execution) -> bool:
         """Whether an execution that the query gives is wanted."""
+        if self.cause is not None and found.cause is not self.cause:
+            return False
         return self.running is None or (found.end.started > 0) == self.running
 
 
@@ -134,6 +138,14 @@ class ExecutionService:
 
     async def page(self, wanted: Wanted, before: Key | None, limit: int) -> Page:
         """A page, newest first by (scheduled time, job, nonce), strictly before a key."""
+        page, last = await self.found(wanted, before, limit)
+        if wanted.cause is not None:  # no store counts by it
+            return Page(page, last, len(page), last is not None)
+        total, lower = await self._count(wanted)
+        return Page(page, last, total, lower)
+
+    async def found(self, wanted: Wanted, before: Key | None, limit: int) -> tuple[Sequence[Execution], Key | None]:
+        """A page without counting: the executions, and the last one looked at when there may be more."""
         found: list[Execution] = []
         more = True
         for _ in range(SCANNED_PAGES):
@@ -145,9 +157,7 @@ class ExecutionService:
             if not more or len(found) > limit:
                 break
         page = found[:limit]
-        last = page[-1].key if len(found) > limit else before if more else None
-        total, lower = await self._count(wanted)
-        return Page(page, last, total, lower)
+        return page, page[-1].key if len(found) > limit else before if more else None
 
     async def _some(self, query: ExecutionQuery, before: Key | None, limit: int) -> list[Execution]:
         """Open and ended ones merged; the owners are asked first, since an execution only moves from them to history."""
@@ -174,27 +184,47 @@ class ExecutionService:
 
     async def cancel(self, key: Key, reason: str) -> tuple[Execution, Sequence[Execution]]:
         """Ends an open execution as CANCELLED; how it is once the owner has decided. Raises NotFound, FailedPrecondition."""
-        now = self.now()
-        found, _ = await self.get(key)
+        found, _ = await self.cancellable(key)
+        await self.cancel_found(found, reason)
+        return await self.get(key)
+
+    async def cancellable(self, key: Key) -> tuple[Execution, Sequence[Execution]]:
+        """An open execution. Raises NotFound, FailedPrecondition."""
+        found, earlier = await self.get(key)
         if found.status.terminal:
             raise FailedPrecondition(
                 f"execution {str(key)!r} has ended as {found.status.name}: there is nothing to cancel"
             )
-        command = Cancel(command_id("", str(key)), key, now, now + bounds.COMMAND_EXPIRY_MS, reason, found.group)
+        return found, earlier
+
+    async def cancel_found(self, found: Execution, reason: str, request_id: str = "") -> None:
+        """Ends it; returns when the owner has decided, or has not for ANSWER_WAIT_S. Raises FailedPrecondition."""
+        now, key = self.now(), found.key
+        command = command_id(request_id, f"cancel\0{key}")
+        cancel = Cancel(command, key, now, now + bounds.COMMAND_EXPIRY_MS, reason, found.group)
         with suppress(OutcomeUnknown):  # it is durable: the owner will come to it
-            await self._live.submit(command)
-        return await self.get(key)
+            await self._live.submit(cancel)
 
     async def retry(self, key: Key, arguments: bytes = b"", request_id: str = "") -> str:
         """A new execution of an ended one's job: its id. Raises NotFound, FailedPrecondition."""
-        command = command_id(request_id, str(key))
         found, _ = await self.get(key)
+        return await self.retry_found(found, arguments, request_id)
+
+    async def retriable(self, found: Execution) -> StoredJob:
+        """The job of an execution that could be retried. Raises NotFound, FailedPrecondition."""
         if not found.status.terminal:
-            raise FailedPrecondition(f"execution {str(key)!r} has not ended: cancel it first")
-        row = (await self._store.get([key.job])).get(key.job)
+            raise FailedPrecondition(f"execution {str(found.key)!r} has not ended: cancel it first")
+        row = (await self._store.get([found.key.job])).get(found.key.job)
         if row is None or row.state is JobState.DELETED:
-            raise NotFound("job", key.job)
-        now = self.now()
+            raise NotFound("job", found.key.job)
+        if row.state is JobState.CANCELLED:
+            raise FailedPrecondition(f"job {found.key.job!r} is cancelled: resume it first")
+        return row
+
+    async def retry_found(self, found: Execution, arguments: bytes, request_id: str) -> str:
+        """A new execution of an ended one's job: its id. Raises NotFound, FailedPrecondition."""
+        row, key, now = await self.retriable(found), found.key, self.now()
+        command = command_id(request_id, str(key))
         retry = Retry(command, key, now, now + bounds.COMMAND_EXPIRY_MS, row.revision, arguments, row.group)
         try:
             return await self._live.submit(retry)

@@ -22,6 +22,7 @@ from dts.model import (
     new_key,
 )
 from dts.ports import History, JobFeed, JobStore, Live
+from dts.services.backfills import Backfills
 from dts.services.ids import JobIds, command_id
 from dts.services.publication import Publication
 
@@ -72,6 +73,7 @@ class JobService:
         self._live = live
         self._history = history
         self._ids = JobIds()
+        self.backfills = Backfills(store, live, clock)
         self.now = clock
 
     def new_ids(self, count: int) -> list[str]:
