@@ -82,8 +82,10 @@ class Allocator:
             for index, block in enumerate(draft.ready)
         ]
         if not wishes:
+            self._forget(waiting)
             return found
-        late = [each for each in waiting if now - each[2] >= BYPASS_MS]
+        offered = {(wish.shard, wish.demand) for wish in wishes}
+        late = [each for each in waiting if now - each[2] >= BYPASS_MS and each[:2] not in offered]
         wishes += [Wish(order(demand, queued, now), 1, demand, shard, 0, None) for shard, demand, queued in late]
         wishes.sort(key=_first)
         numbers: dict[ShardId, Numbers] = {}
@@ -112,6 +114,12 @@ class Allocator:
             found.append(Placement(wish.ready, info.ref, size, number, not info.timed))
             left -= size
         return not left
+
+    def _forget(self, waiting: Iterable[tuple[ShardId, Demand, Instant]]) -> None:
+        """What waits no more needs no room kept free."""
+        if self.kept:
+            left = {demand for _, demand, _ in waiting}
+            self.kept = {demand: id for demand, id in self.kept.items() if demand in left}
 
     def _keep(self, demand: Demand, kept: dict[Demand, str]) -> None:
         """Keeps room free for one execution: where it was kept in the last round, or where least is lacking."""
