@@ -271,7 +271,7 @@ async def test_bulk_is_all_or_none_and_names_the_item(api: World) -> None:
     jobs = [{"name": "a"}, {"name": "b", "cronExpression": "61 * * * *"}]
     status, body = await api.call("POST", "/v1/job-batches", {"jobs": jobs})
     assert status == 400
-    assert body["message"].startswith("jobs[1].schedules[0]: ")
+    assert body["message"].startswith("jobs[1].cron_expression: ")
     assert (await api.call("GET", "/v1/jobs"))[1]["total"] == 0
     _, made = await api.call("POST", "/v1/job-batches", {"jobs": [{"id": "x"}, {"id": "y"}, {"name": "z"}]})
     assert made["jobIds"][:2] == ["x", "y"]

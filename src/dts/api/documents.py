@@ -52,11 +52,14 @@ def created(request: job.CreateJobRequest, id: str, now: Instant, mark: str = ""
     for field in _OWN:
         request.ClearField(field)  # type: ignore[arg-type]
     encoded = request.SerializeToString(deterministic=True)
-    template = _template(encoded, "")
-    if template.spread:
-        template = _template(encoded, id)
-    for at, spec in enumerate(template.shape.schedules):
-        unexpired(spec, now, f"schedules[{at}]")
+    try:
+        template = _template(encoded, "")
+        if template.spread:
+            template = _template(encoded, id)
+        for at, spec in enumerate(template.shape.schedules):
+            unexpired(spec, now, f"schedules[{at}]")
+    except InvalidArgument as error:
+        raise error if request.schedules else as_cron(error) from None
     head = job.JobResponse(id=id, name=name, description=description)
     if metadata:
         head.metadata.update(metadata)
@@ -110,6 +113,13 @@ def copy_content(content: JobContent, document: job.JobResponse) -> None:
         document.requirements.CopyFrom(content.requirements)
     if content.HasField("policies"):
         document.policies.CopyFrom(content.policies)
+
+
+def as_cron(error: InvalidArgument) -> InvalidArgument:
+    """The same error with the names of who gave one cron expression and no list of schedules."""
+    field = error.field.replace("schedules[0].time_zone", "time_zone")
+    field = field.replace("schedules[0].expression", "cron_expression").replace("schedules[0]", "cron_expression")
+    return InvalidArgument(field, error.problem)
 
 
 def asked_schedules(content: JobContent) -> list[job.Schedule]:

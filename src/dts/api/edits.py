@@ -37,7 +37,10 @@ def update(request: job.UpdateJobRequest, now: Instant) -> Edit:
             _take(request, document, name, name in masked)
         retimed = _reschedule(request, document, masked)
         state, until, change = _restate(request.status, document, state, until, now)
-        return _next(row, document, change, (state, until), now if retimed else None)
+        try:
+            return _next(row, document, change, (state, until), now if retimed else None)
+        except InvalidArgument as error:
+            raise documents.as_cron(error) if request.cron_expression and not request.schedules else error from None
 
     return edit
 
