@@ -34,8 +34,12 @@ CATCH_UP_REVISIONS = 100  # of one job at once: older ones came to no term
 SETTLING = 1_000  # changes acknowledged whose intents are being removed: beyond, the next change waits for its own
 SWEEP_INTENTS = 1_000  # intents read at once
 TOMBSTONE_AFTER_MS = 7 * 24 * 3_600_000  # a deletion has been in the feed for so long when its job leaves it
-RENEW_AFTER_MS = 2 * INTENT_KEPT_MS  # a revision so young is being published, or the sweepers': it is not told once more
-DELETION_OWED_MS = TOMBSTONE_AFTER_MS + 24 * 3_600_000  # a deletion so old that the feed does not have is not told again
+RENEW_AFTER_MS = (
+    2 * INTENT_KEPT_MS
+)  # a revision so young is being published, or the sweepers': it is not told once more
+DELETION_OWED_MS = (
+    TOMBSTONE_AFTER_MS + 24 * 3_600_000
+)  # a deletion so old that the feed does not have is not told again
 CLOCK_SAMPLE_OLD_MS = 60_000  # a comparison of clocks so old says nothing any more: changes are refused
 
 # Definitions and requests
@@ -80,6 +84,7 @@ BROKER_SESSION_MS = 6_000
 BACKLOG = 2_000  # leased executions waiting at a worker
 LEASE_MESSAGE_KEYS = 500
 MISFIRE_RUN_ALL = 10_000
+OVERLAP_WAITING = 1_000  # executions of a job that wait for their turn
 
 # Placement
 AGING_MS = 60_000  # who waits so long rises by one in priority

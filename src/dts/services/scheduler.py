@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dts import bounds
 from dts.amounts import Vector
 from dts.core.instance import Desk, Instance
-from dts.errors import FailedPrecondition, OutcomeUnknown, OwnershipLost, Unavailable
+from dts.errors import FailedPrecondition, OutcomeUnknown, OwnershipLost
 from dts.model import (
     Backfill,
     Command,
@@ -41,17 +41,17 @@ from dts.ports import JobFeed, Ledger, WorkerChannel
 from dts.services import live
 from dts.services.clock import Clock
 from dts.services.events import Events
+from dts.services.ownership import Ownership
 from dts.services.recent import Recent
 
 log = logging.getLogger("dts.scheduler")
 
 FARTHEST_WAKE_S = 60.0  # a timer never sleeps longer: the wall clock may be set meanwhile
 SNAPSHOT_PART = 5_000  # definitions or blocks in one commit of a snapshot
-TAKE_OVER_PAUSE_S = (1.0, 2.0, 4.0, 6.0)  # after being fenced again and again
 
 
 class Scheduler:
-    """One process's shards. `run()` until `stop()`."""
+    """One process's shards. `run()` until `stop()`. `many`: they are some of many, shared by many processes."""
 
     def __init__(
         self,
@@ -62,10 +62,11 @@ class Scheduler:
         clock: Clock,
         notes: Callable[[], Sequence[str]] = lambda: (),
         recent: Recent | None = None,
+        *,
+        many: bool = False,
     ) -> None:
         self.core = core
         self.clock = clock
-        self.ready = asyncio.Event()  # the first shards are taken over
         self._ledger = ledger
         self._feed = feed
         self._workers = workers
@@ -77,7 +78,8 @@ class Scheduler:
         self._idle = asyncio.Event()
         self._events = Events()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._feeds: dict[ShardId, asyncio.Task[None]] = {}
+        self._ownership = Ownership(core, ledger, self._now, self._spawn, self._follow, many=many)
+        self.ready = self._ownership.ready
         self._answers: dict[bytes, asyncio.Future[str]] = {}
         self._settled: dict[str, list[tuple[int, asyncio.Future[bool]]]] = {}
         self._moved = 0
@@ -88,7 +90,7 @@ class Scheduler:
     async def run(self) -> None:
         """Until `stop`, then until no commit is under way. Raises what broke a background task (a bug, a lost store)."""
         self._failed = asyncio.get_running_loop().create_future()
-        self._spawn(self._own())
+        self._spawn(self._ownership.run())
         try:
             while not self._stopping or any(desk.draft for desk in self.core.desks.values()):
                 self._news.clear()
@@ -97,7 +99,7 @@ class Scheduler:
                     self._failed.result()
                 await self._wait()
         finally:
-            for task in (*self._tasks, *self._feeds.values()):
+            for task in self._tasks:
                 task.cancel()
 
     def stop(self) -> None:
@@ -110,7 +112,7 @@ class Scheduler:
         if self._stopping:
             return
         for commit in self.core.step(now, hold=self.clock.holding):
-            self._spawn(self._commit(commit))
+            self._spawn(self._commit(commit, self.core.desks[commit.shard]))
         for back in self.core.fleet.returns():
             self._workers.give_back(*back)
         for want in self.core.wants(now):
@@ -141,10 +143,11 @@ class Scheduler:
         await self._news.wait()
         timer.cancel()
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -154,39 +157,11 @@ class Scheduler:
                 self._failed.set_exception(error)
             self._news.set()
 
-    # --- ownership
+    # --- what the shards read
 
-    async def _own(self) -> None:
-        async for shards in self._ledger.ownership():
-            for shard in [each for each in self.core.desks if each not in shards]:
-                self._drop(shard)
-            for shard in sorted(shards - self.core.desks.keys()):
-                await self._take_over(shard)
-            self.ready.set()
-            self._news.set()
-
-    def _drop(self, shard: ShardId) -> None:
-        self.core.drop(shard)
-        feed = self._feeds.pop(shard, None)
-        if feed is not None:
-            feed.cancel()
-
-    async def _take_over(self, shard: ShardId) -> None:
-        epoch, stored = await self._ledger.open(shard)
-        commits = [commit async for commit in stored]
-        self.core.adopt(shard, epoch, commits, self._now())
-        desk = self.core.desks[shard]
-        log.info(
-            "shard %d: epoch %d, %d jobs, %d open", shard, epoch, len(desk.shard.definitions), len(desk.shard.open)
-        )
-        self._feeds[shard] = asyncio.get_running_loop().create_task(self._feed_of(shard, desk))
-        self._feeds[shard].add_done_callback(self._feed_done)
-
-    def _feed_done(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled():
-            self._done(task)
-
-    async def _feed_of(self, shard: ShardId, desk: Desk) -> None:
+    async def _follow(self, shard: ShardId, desk: Desk) -> None:
+        """Reads the feed of a shard that has been taken over, for ever."""
+        self._news.set()
         async for changes in self._feed.changes(shard, desk.shard.applied):
             for start in range(0, len(changes), bounds.STEP_CHANGES):
                 part = changes[start : start + bounds.STEP_CHANGES]
@@ -198,28 +173,15 @@ class Scheduler:
         self._room.clear()
         await self._room.wait()
 
-    async def _lost(self, shard: ShardId) -> None:
-        log.warning("shard %d: another owner fenced this one", shard)
-        self._drop(shard)
-        for pause in TAKE_OVER_PAUSE_S:
-            try:
-                await self._take_over(shard)
-                return
-            except OwnershipLost:
-                await asyncio.sleep(pause)
-        raise Unavailable(f"shard {shard} is fought over: another server works on it. Stop one of the two.")
-
     # --- commits and what follows
 
-    async def _commit(self, commit: Commit) -> None:
-        desk = self.core.desks.get(commit.shard)
+    async def _commit(self, commit: Commit, desk: Desk) -> None:
         try:
             outcome = await self._ledger.commit(commit)
             if outcome is Outcome.UNKNOWN:
-                self.core.settle(commit, outcome, self._now())
                 outcome = await self._ledger.resolve(commit)
-        except OwnershipLost:
-            await self._lost(commit.shard)
+        except OwnershipLost as error:
+            self._ownership.lost(commit.shard, desk, error)
             self._news.set()
             return
         if self.core.desks.get(commit.shard) is not desk:
@@ -440,7 +402,7 @@ class Scheduler:
 
     async def status(self) -> tuple[Sequence[ShardView], str, Sequence[str]]:
         """Shards, clock, notes."""
-        notes = [note for note in (*self._notes(), self.clock.note) if note]
+        notes = [note for note in (*self._notes(), *self._ownership.notes(), self.clock.note) if note]
         refused = [desk for desk in self.core.desks.values() if desk.refused]
         notes += [f"shard {desk.shard.shard}: {desk.refused} commits in a row were refused" for desk in refused]
         return [live.shard_view(desk) for desk in self.core.desks.values()], self.clock.state, notes

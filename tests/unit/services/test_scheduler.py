@@ -256,11 +256,11 @@ async def test_what_arrives_as_a_clock_is_set_is_as_old_as_it_is() -> None:
     clock = Clock(lambda: wall, lambda: steady)
     world = World()
     scheduler = Scheduler(Instance(), world.store.ledger, world.store.feed, world.worker, clock)
-    await scheduler._take_over(0)
+    await scheduler._ownership._take_over(0)
     for passed_s in (3_600, 31):
         wall += passed_s * 10**9
         steady += passed_s * 10**9 if passed_s == 31 else 0
         await scheduler.report(0, Report(REF, 1, 1, timed=True, full=True))
     scheduler._step()
     assert scheduler.core.desks[0].seen[REF].answered == clock.now() == wall // 1_000_000
-    scheduler._drop(0)
+    scheduler._ownership._let_go(0)
