@@ -18,7 +18,7 @@ def serve_worker(config: Config, addresses: Sequence[str]) -> int:
     if not token and lock.token_path(config.database).exists():
         token = lock.read_token(config.database)
     options = WorkerOptions(
-        target=addresses[0],
+        target=",".join(addresses),
         token=token,
         worker=config.worker.id or platform.node() or "worker",
         capacity=capacity_of(config.worker),
