@@ -81,6 +81,7 @@ IDLE_COMMIT_MS = 5_000  # in the cluster a shard without news commits so often: 
 HOLD_COMMIT_MS = 1_000  # ... while its clock is in doubt: each commit is a sample of the broker's clock
 LEASE_MARGIN = 0.05
 BROKER_SESSION_MS = 6_000
+HAND_BACK_REST_MS = 1_000  # a worker that handed something back gets nothing new from that shard for so long
 BACKLOG = 2_000  # leased executions waiting at a worker
 LEASE_MESSAGE_KEYS = 500
 MISFIRE_RUN_ALL = 10_000

@@ -19,6 +19,7 @@ from dts.codec import (
     gaps_in,
     gaps_out,
 )
+from dts.core.policies import spread
 from dts.core.shard import Shard
 from dts.model import Commit, Definition, Key, Status
 
@@ -63,12 +64,39 @@ def canon(shard: Shard) -> Canon:
         "held_commands": shard.held_commands,
         "backfills": dict(shard.backfills),
         "counts": dict(shard.counts),
+        "lines": {job: set(keys) for job, keys in shard.lines.items()},
+        "turns": set(shard.turns),
+        "ruled": set(shard.ruled),
+        "deadlines": sorted({item for item in shard.deadlines if _must_start(shard, *item)}),
+        "grouped": {
+            (group, demand): list(keys)
+            for group, demands in shard.groups.waiting.items()
+            for demand, keys in demands.items()
+            if keys
+        },
+        "in groups": dict(shard.groups.placed),
+        "limits": {each.group: shard.groups.limit(each.group) for each in shard.definitions.values() if each.group},
     }
 
 
 def _retrying(shard: Shard, not_before: int, key: Key) -> bool:
     entry = shard.open.get(key)
-    return entry is not None and entry[0].status is Status.RETRYING and entry[0].not_before == not_before
+    if entry is None:
+        return False
+    block = entry[0]
+    if block.jitter and block.status is Status.QUEUED:
+        return not_before == block.queued + spread(key, block.jitter)
+    return block.status is Status.RETRYING and block.not_before == not_before
+
+
+def _must_start(shard: Shard, start_by: int, key: Key) -> bool:
+    entry = shard.open.get(key)
+    return (
+        entry is not None
+        and entry[0].status is Status.QUEUED
+        and not entry[0].attempt
+        and entry[0].start_by == start_by
+    )
 
 
 def difference(one: Canon, other: Canon) -> str:

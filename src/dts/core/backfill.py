@@ -15,6 +15,7 @@ from dts.core.changes import cancel
 from dts.core.draft import Draft
 from dts.core.shard import Shard
 from dts.core.timetable import times_of
+from dts.core.turns import Turns
 from dts.model import (
     ENDS,
     Backfill,
@@ -178,7 +179,9 @@ def _end_open(shard: Shard, draft: Draft, backfill: Backfill) -> Backfill:
     return backfill
 
 
-def _next(shard: Shard, draft: Draft, backfill: Backfill, fresh: list[Block], limit: int) -> tuple[Backfill, int]:
+def _next(
+    shard: Shard, draft: Draft, backfill: Backfill, fresh: list[Block], turns: Turns, limit: int
+) -> tuple[Backfill, int]:
     """The backfill with its next instants started, and how many."""
     room = backfill.parallel - backfill.open
     if room <= 0 or backfill.cursor >= backfill.until:
@@ -190,19 +193,7 @@ def _next(shard: Shard, draft: Draft, backfill: Backfill, fresh: list[Block], li
     instants = times_of(backfill.schedules).between(backfill.cursor, backfill.until, most)
     if instants:
         definition = shard.definitions[backfill.job]
-        keys = [Key(backfill.job, instant, backfill.nonce) for instant in instants]
-        revisions = [definition.revision] * len(keys)
-        fresh.append(
-            Block(
-                keys,
-                revisions,
-                definition.demand,
-                Status.QUEUED,
-                cause=Cause.BACKFILL,
-                queued=draft.now,
-                group=definition.group,
-            )
-        )
+        fresh += _blocks(definition, [Key(backfill.job, instant, backfill.nonce) for instant in instants], turns, draft)
     whole = len(instants) < most
     cursor = backfill.until if whole else instants[-1]
     draft.more = draft.more or (most < room and not whole)
@@ -210,6 +201,25 @@ def _next(shard: Shard, draft: Draft, backfill: Backfill, fresh: list[Block], li
     if whole and not now.open:
         now = now._replace(state=BackfillState.DONE, ended=draft.now)
     return now, len(instants)
+
+
+def _blocks(definition: Definition, keys: list[Key], turns: Turns, draft: Draft) -> list[Block]:
+    """Those that may start, and those that wait for their turn."""
+    waits = [turns.by_hand(definition, key) for key in keys]
+    return [
+        Block(
+            some,
+            [definition.revision] * len(some),
+            definition.demand,
+            Status.QUEUED,
+            cause=Cause.BACKFILL,
+            queued=draft.now,
+            group=definition.group,
+            held=held,
+        )
+        for held in (False, True)
+        if (some := [key for key, wait in zip(keys, waits, strict=True) if wait is held])
+    ]
 
 
 __all__ = ["bring_forward", "start", "stop"]

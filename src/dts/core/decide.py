@@ -13,7 +13,7 @@ Order, and why:
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 
@@ -22,10 +22,12 @@ from dts.core import backfill
 from dts.core.allocator import Order, order
 from dts.core.changes import cancel, decide_changes
 from dts.core.draft import Draft
-from dts.core.policies import MISSED, retry_delay, settle
+from dts.core.fires import Fires
+from dts.core.policies import MISSED, TOO_LATE, retry_delay, settle
 from dts.core.reports import decide_reports, lost_workers
 from dts.core.shard import Shard, is_memo
 from dts.core.timetable import seen_by
+from dts.core.turns import Turns
 from dts.model import (
     LAST_JOB,
     Block,
@@ -58,35 +60,6 @@ MEMOS_AT_ONCE = 100  # looked at in one step
 __all__ = ["MISSED", "Room", "decide", "retry_delay"]
 
 
-class Fires:
-    """Collects keys into fresh blocks, one for each (demand, kind)."""
-
-    def __init__(self, draft: Draft) -> None:
-        self.draft = draft
-        self.count = 0
-        self._columns: dict[int, tuple[Demand, list[Key], list[int]]] = {}
-
-    def due(self, instant: Instant, definitions: Iterable[Definition]) -> None:
-        columns, new = self._columns, tuple.__new__
-        last: Demand | None = None
-        keys: list[Key] = []
-        revisions: list[int] = []
-        for definition in definitions:
-            if definition.demand is not last:
-                last = definition.demand
-                _, keys, revisions = columns.setdefault(id(last), (last, [], []))
-            keys.append(new(Key, (definition.job, instant, "")))
-            revisions.append(definition.revision)
-            self.count += 1
-
-    def blocks(self, now: Instant) -> list[Block]:
-        return [
-            Block(keys, revisions, demand, Status.QUEUED, queued=now)
-            for demand, keys, revisions in self._columns.values()
-            if keys
-        ]
-
-
 def decide(
     shard: Shard,
     now: Instant,
@@ -106,18 +79,23 @@ def decide(
     )
     decide_reports(shard, draft, reports)
     lost_workers(shard, draft, expired)
-    fires = Fires(draft)
+    turns = Turns(shard, draft)
+    fires = Fires(shard, draft, turns)
     if not hold:
         due = _time(shard, draft, now, limit)
         changed = decide_changes(shard, draft, changes, rules)
+        turns.free()
         for instant, definitions in due:
             fires.due(instant, [d for d in definitions if d.job not in changed] if changed else definitions)
         _work_off(shard, draft, fires, changed, limit)
+    else:
+        turns.free()
     fresh = fires.blocks(now)
-    _commands(shard, draft, commands, fresh)
+    _commands(shard, draft, commands, fresh, turns)
     _retries(shard, draft, now, fresh)
-    backfill.bring_forward(shard, draft, fresh, limit - fires.count)
-    _ready(shard, draft, fresh, room)
+    _overdue(shard, draft)
+    backfill.bring_forward(shard, draft, fresh, turns, limit - fires.count)
+    _ready(shard, draft, [*turns.freed(), *fresh], room)
     return draft
 
 
@@ -230,8 +208,27 @@ def _retries(shard: Shard, draft: Draft, now: Instant, fresh: list[Block]) -> No
             continue
         draft.touched.update(own)
         revisions = [block.revisions[shard.open[key][1]] for key in own]
-        again = replace(block, keys=own, revisions=revisions, status=Status.QUEUED, worker=None, not_before=0, ends=())
-        fresh.append(again)
+        fresh.append(
+            replace(
+                block,
+                keys=own,
+                revisions=revisions,
+                status=Status.QUEUED,
+                worker=None,
+                not_before=0,
+                jitter=0,
+                ends=(),
+            )
+        )
+
+
+def _overdue(shard: Shard, draft: Draft) -> None:
+    """What was not placed in the time that its job gives it is skipped."""
+    for block, keys in shard.overdue(draft.now, bounds.STEP_FIRES):
+        own = [key for key in keys if key not in draft.touched]
+        if own:
+            revisions = [block.revisions[shard.open[key][1]] for key in own]
+            draft.add(replace(block, keys=own, revisions=revisions, status=Status.SKIPPED, reason=TOO_LATE, held=False))
 
 
 def _ready(shard: Shard, draft: Draft, fresh: list[Block], room: Room) -> None:
@@ -252,8 +249,48 @@ def _ready(shard: Shard, draft: Draft, fresh: list[Block], room: Room) -> None:
         left -= size
         if size:
             draft.ready += _waiting_blocks(shard, draft, keys, size)
+    free = {group: shard.groups.free(group) for group in shard.groups.waiting}
+    for group, demands in shard.groups.waiting.items():
+        _grouped(shard, draft, group, demands, free, room)
+    draft.more = draft.more or any(each.group in free for each in draft.definitions)  # the limit may be another
     draft.fresh = len(draft.ready)
-    draft.ready += fresh
+    for block in fresh:
+        if block.held or block.jitter:
+            draft.add(block)
+        elif block.group:
+            _within(shard, draft, block, free)
+        else:
+            draft.ready.append(block)
+
+
+def _grouped(
+    shard: Shard,
+    draft: Draft,
+    group: str,
+    demands: Mapping[Demand, dict[Key, None]],
+    free: dict[str, int],
+    room: Room,
+) -> None:
+    """Those of a group that wait: by priority, then age, as many as the group lets be placed."""
+    lines = [(demand, keys) for demand, keys in demands.items() if keys]
+    lines.sort(key=lambda each: (-each[0].priority, shard.open[next(iter(each[1]))][0].queued))
+    for demand, keys in lines:
+        size = min(free[group], room(demand), bounds.STEP_FIRES)
+        if size > 0:
+            found = _waiting_blocks(shard, draft, keys, size)
+            free[group] -= sum(len(block.keys) for block in found)
+            draft.ready += found
+
+
+def _within(shard: Shard, draft: Draft, block: Block, free: dict[str, int]) -> None:
+    """Of a new block of a group: what the group lets be placed may be, the rest waits."""
+    left = free.setdefault(block.group, shard.groups.free(block.group))
+    size = min(left, len(block.keys))
+    free[block.group] = left - size
+    if size:
+        draft.ready.append(replace(block, keys=block.keys[:size], revisions=block.revisions[:size]))
+    if size < len(block.keys):
+        draft.add(replace(block, keys=block.keys[size:], revisions=block.revisions[size:]))
 
 
 def _waiting_blocks(shard: Shard, draft: Draft, keys: Iterable[Key], most: int) -> list[Block]:
@@ -271,12 +308,12 @@ def _waiting_blocks(shard: Shard, draft: Draft, keys: Iterable[Key], most: int) 
     return found
 
 
-def _commands(shard: Shard, draft: Draft, commands: Sequence[Change], fresh: list[Block]) -> None:
+def _commands(shard: Shard, draft: Draft, commands: Sequence[Change], fresh: list[Block], turns: Turns) -> None:
     changed = {definition.job for definition in draft.definitions}
     held = [
         command
         for command in shard.held_commands
-        if _must_wait(draft, changed, command) or not _command(shard, draft, command, fresh)
+        if _must_wait(draft, changed, command) or not _command(shard, draft, command, fresh, turns)
     ]
     known = {command.id for command in held}
     position = draft.applied[1]
@@ -292,7 +329,7 @@ def _commands(shard: Shard, draft: Draft, commands: Sequence[Change], fresh: lis
             continue
         if command.id in shard.commands or command.id in draft.commands:
             draft.answers.append((command.id, answer_of(command)))
-        elif not _command(shard, draft, command, fresh):
+        elif not _command(shard, draft, command, fresh, turns):
             held.append(command)
             known.add(command.id)
     draft.applied = (draft.applied[0], position)
@@ -309,7 +346,7 @@ def _must_wait(draft: Draft, changed: Collection[str], command: Command) -> bool
     return command.key.job in changed or command.key in draft.touched
 
 
-def _command(shard: Shard, draft: Draft, command: Command, fresh: list[Block]) -> bool:
+def _command(shard: Shard, draft: Draft, command: Command, fresh: list[Block], turns: Turns) -> bool:
     """Decides a command; False: it waits for its revision."""
     match command:
         case Cancel():
@@ -333,7 +370,7 @@ def _command(shard: Shard, draft: Draft, command: Command, fresh: list[Block]) -
     if definition is None or not ready:
         return False
     draft.commands.append(command.id)
-    refused = _refusal(shard, command, definition)
+    refused = _refusal(shard, command, definition, turns)
     if refused:
         draft.answers.append((command.id, f"!FAILED_PRECONDITION {refused}"))
         return True
@@ -348,6 +385,9 @@ def _command(shard: Shard, draft: Draft, command: Command, fresh: list[Block]) -
             queued=draft.now,
             retry_of=str(command.key) if isinstance(command, Retry) else "",
             arguments=command.arguments,
+            group=definition.group,
+            held=turns.by_hand(definition, key),
+            start_by=draft.now + within if (within := definition.policies.start_within) else 0,
         )
     )
     return True
@@ -357,11 +397,13 @@ def _cause(command: Run | Retry) -> Cause:
     return Cause.RETRY if isinstance(command, Retry) else Cause.MANUAL
 
 
-def _refusal(shard: Shard, command: Run | Retry, definition: Definition) -> str:
+def _refusal(shard: Shard, command: Run | Retry, definition: Definition, turns: Turns) -> str:
     if definition.state is JobState.CANCELLED:
         return f"job {definition.job!r} is cancelled: resume it first"
     if isinstance(command, Retry) and command.key in shard.open:
         return f"execution {str(command.key)!r} has not ended: cancel it first"
+    if turns.full(definition.job):
+        return f"{bounds.OVERLAP_WAITING} executions of job {definition.job!r} wait for their turn: cancel some first"
     return ""
 
 

@@ -53,6 +53,7 @@ class Seen:
     answered: Instant = 0  # its leases run from here at the latest: a commit answered a beat of it, or it reported
     timed: bool = True
     heard: Instant = 0
+    rests: Instant = 0  # nothing goes there before: it handed something back
 
 
 @dataclass(slots=True)
@@ -77,6 +78,7 @@ class Desk:
     refused: int = 0  # in a row
     not_before: Instant = 0  # backoff after a refusal
     nudged: bool = False  # something outside (a worker's room) changed
+    rested_at: Instant | None = None  # when the first worker that handed something back may be looked at again
 
 
 def _urgent(report: Report) -> bool:
@@ -158,6 +160,9 @@ class Instance:
             seen.answered = max(seen.answered, now)  # what is leased from now on runs from when it reported
         if report.gone:
             seen.number = 0
+        if any(block.status is Status.QUEUED for block in report.ended):
+            seen.rests = now + bounds.HAND_BACK_REST_MS
+            desk.rested_at = seen.rests if desk.rested_at is None else min(desk.rested_at, seen.rests)
         if _urgent(report) or (report.beat and report.timed):
             desk.reports.append(report)
             desk.urgent += _urgent(report)
@@ -222,6 +227,8 @@ class Instance:
             for seen in desk.seen.values():
                 seen.answered += by
                 seen.heard += by
+                seen.rests += by if seen.rests else 0
+            desk.rested_at = desk.rested_at + by if desk.rested_at is not None else None
 
     # --- decisions
 
@@ -232,6 +239,9 @@ class Instance:
         for desk in self.desks.values():
             if desk.draft is None and now >= desk.not_before and self._news(desk, now, hold):
                 draft = self._draft(desk, now, hold)
+                if desk.rested_at is not None and desk.rested_at <= now:
+                    later = [seen.rests for seen in desk.seen.values() if seen.rests > now]
+                    desk.rested_at = min(later, default=None)
                 desk.more = draft.more or (hold and desk.more)
                 desk.nudged = len(desk.reports) > bounds.STEP_REPORTS  # beats, too, wait once only
                 desk.owed_at = desk.owed_at if hold else draft.owed_at
@@ -295,6 +305,8 @@ class Instance:
         """The report that a placement there would echo. None: it has not reported, or a lease would be over already."""
         seen = self.desks[shard].seen.get(worker)
         if seen is None or seen.number == 0 or (seen.timed and self._over_at(seen.answered) <= now):
+            return None
+        if now < seen.rests:
             return None
         return seen.number
 
@@ -410,7 +422,7 @@ class Instance:
 
     def _wake(self, desk: Desk, hold: bool) -> Instant | None:
         shard = desk.shard
-        if (desk.more and not hold) or desk.fresh or desk.commands or desk.urgent or desk.nudged:
+        if (desk.more and not hold) or desk.fresh or desk.commands or desk.urgent or desk.nudged or shard.turns:
             return desk.not_before
         times = [at for worker in shard.placed if (at := self._lease_over(desk, worker)) is not None]
         if not hold:
@@ -420,9 +432,12 @@ class Instance:
             times += [desk.owed_at] if desk.owed_at is not None else []
         if shard.retries:
             times.append(shard.retries[0][0])
+        if shard.deadlines:
+            times.append(shard.deadlines[0][0] + 1)
         times += [command.expires for command in shard.held_commands]
         alive = self._alive_at(desk, hold)
         times += [alive] if alive is not None else []
+        times += [desk.rested_at] if desk.rested_at is not None else []
         if desk.changes and not hold:  # a held watermark reaches no revision
             full = len(desk.changes) >= bounds.STEP_CHANGES
             times.append(desk.committed + (0 if full else bounds.CHANGES_LINGER_MS))

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 from dts import bounds
 from dts.core.timetable import times_of
-from dts.model import Definition, Instant, JobState, Key, Misfire, Owed, Policies, Range
+from dts.model import Definition, End, Instant, JobState, Key, Misfire, Overlap, Owed, Policies, Range
 from dts.schedule import Schedule
 
 MISSED = "missed"
 PAUSED = "paused"
+TOO_LATE = "start within: it was not placed in time"
 TOO_OLD = "missed: older than the grace period"
 PUBLISHED_LATE = "missed: the change arrived later than instants are owed for"
 
@@ -32,6 +33,37 @@ def retry_delay(policies: Policies, failures: int, key: Key) -> int:
     delay = min(policies.retry_initial * policies.retry_factor ** min(failures - 1, 64), float(policies.retry_cap))
     fraction = zlib.crc32(f"{key}#{failures}".encode()) / 0xFFFFFFFF  # 0 to 1, the same on every instance
     return max(0, round(delay * (1 + policies.retry_jitter * (2 * fraction - 1))))
+
+
+def spread(key: Key, jitter: int) -> int:
+    """Ms from 0 to `jitter`: an execution's own delay, the same on every instance."""
+    return zlib.crc32(str(key).encode()) % (jitter + 1)
+
+
+def ruled(definition: Definition) -> bool:
+    """Whether its due instants are looked at one by one: overlap, group, jitter and start_within are no matter of bulk."""
+    policies = definition.policies
+    return bool(
+        definition.group or policies.overlap is not Overlap.ALLOW_ALL or policies.jitter or policies.start_within
+    )
+
+
+def tried_again(policies: Policies, end: End) -> bool:
+    """Whether the policies let a failure of this kind be tried again."""
+    if policies.retry_only and not any(_names(each, end) for each in policies.retry_only):
+        return False
+    return not any(_names(each, end) for each in policies.retry_never)
+
+
+def _names(name: str, end: End) -> bool:
+    """Whether a name of failures ('75', '500-599', 'timeout', 'ValueError') names this one."""
+    first, _, last = name.partition("-")
+    if first.isdecimal():
+        return int(first) <= end.code <= int(last or first)
+    if name == end.kind:
+        return True
+    error, colon, _ = end.error.partition(":")
+    return bool(colon) and name in (error, error.rpartition(".")[2])
 
 
 def ranges_of(owed: Owed, reason: str) -> list[Range]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from dts import bounds
 from dts.core.draft import Draft
-from dts.core.policies import retry_delay
+from dts.core.policies import retry_delay, tried_again
 from dts.core.shard import Shard
 from dts.model import Block, Delivery, End, Held, Key, Policies, Report, Status, WorkerRef
 
@@ -114,7 +114,8 @@ def _failed(shard: Shard, draft: Draft, block: Block) -> None:
     final: list[int] = []
     for place, key in enumerate(block.keys):
         policies = _policies(shard, block, place)
-        if failures > policies.max_retries or policies.delivery is Delivery.AT_MOST_ONCE:
+        again = failures <= policies.max_retries and policies.delivery is not Delivery.AT_MOST_ONCE
+        if not again or not tried_again(policies, block.ends[place]):
             final.append(place)
             continue
         delay = retry_delay(policies, failures, key)

@@ -15,7 +15,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from dts import bounds
-from dts.core.policies import active
+from dts.core.groups import Groups
+from dts.core.policies import active, ruled, spread
 from dts.core.timetable import Timetable, seen_by, top
 from dts.errors import Bug
 from dts.model import (
@@ -31,6 +32,7 @@ from dts.model import (
     Instant,
     JobState,
     Key,
+    Overlap,
     Owed,
     Position,
     ShardId,
@@ -47,6 +49,17 @@ Entry = tuple[Block, int]  # an open execution: its block and its place in it
 def _hour(instant: Instant) -> Instant:
     """The next full hour: applied command ids expire in few groups, so that a snapshot has few parts."""
     return -(-instant // HOUR_MS) * HOUR_MS
+
+
+def not_before_of(block: Block, key: Key) -> Instant:
+    """When an execution may be placed (again); 0: at any time."""
+    if block.status is Status.RETRYING:
+        return block.not_before
+    return block.queued + spread(key, block.jitter) if block.jitter and block.status is Status.QUEUED else 0
+
+
+def _never_placed(block: Block) -> bool:
+    return block.status is Status.QUEUED and not block.attempt
 
 
 def is_memo(piece: Owed) -> bool:
@@ -98,6 +111,11 @@ class Shard:
         self._expiries: dict[Instant, list[bytes]] = {}
         self.held_commands: tuple[Command, ...] = ()  # wait for a revision
         self.backfills: dict[str, Backfill] = {}  # by nonce, in the order in which they began
+        self.lines: dict[str, dict[Key, None]] = {}  # QUEUED and held: they wait for their turn (core/turns.py)
+        self.turns: dict[str, None] = {}  # jobs of which someone's turn has come, or someone must give way
+        self.groups = Groups(self.definitions)
+        self.deadlines: list[tuple[Instant, Key]] = []  # of those that must be placed by then; a heap with stale items
+        self.ruled: set[str] = set()  # jobs whose due instants are looked at one by one
         self.counts = {Status.QUEUED: 0, Status.PLACED: 0, Status.RETRYING: 0}
         self._sorted: list[str] | None = None
 
@@ -145,8 +163,11 @@ class Shard:
             self.commands.update(dict.fromkeys(commit.commands, expires))
             self._expiries.setdefault(expires, []).extend(commit.commands)
         self._forget_commands(commit.now)
+        self._turns(commit)
         while self.retries and not self._retrying(*self.retries[0]):
             heapq.heappop(self.retries)
+        while self.deadlines and not self._must_start(*self.deadlines[0]):
+            heapq.heappop(self.deadlines)
         while self.openings and not self._opens(*self.openings[0]):
             heapq.heappop(self.openings)
         return changed
@@ -167,16 +188,58 @@ class Shard:
 
     def _retrying(self, not_before: Instant, key: Key) -> bool:
         entry = self.open.get(key)
-        return entry is not None and entry[0].status is Status.RETRYING and entry[0].not_before == not_before
+        return entry is not None and not_before_of(entry[0], key) == not_before
+
+    def _must_start(self, start_by: Instant, key: Key) -> bool:
+        entry = self.open.get(key)
+        return entry is not None and _never_placed(entry[0]) and entry[0].start_by == start_by
 
     def retries_due(self, now: Instant, limit: int) -> list[tuple[Block, list[Key]]]:
-        """Up to `limit` executions whose time to be tried again has come, by block. Moves nothing."""
+        """Up to `limit` executions that may be placed (again) as of now, by block. Moves nothing."""
+        return self._by_block(key for at, key in top(self.retries, now, limit) if self._retrying(at, key))
+
+    def overdue(self, now: Instant, limit: int) -> list[tuple[Block, list[Key]]]:
+        """Up to `limit` executions that were not placed in the time that they had, by block. Moves nothing."""
+        due = top(self.deadlines, now - 1, limit)
+        return self._by_block(key for at, key in due if self._must_start(at, key))
+
+    def _by_block(self, keys: Iterable[Key]) -> list[tuple[Block, list[Key]]]:
         found: dict[int, tuple[Block, list[Key]]] = {}
-        for not_before, key in top(self.retries, now, limit):
-            if self._retrying(not_before, key):
-                block = self.open[key][0]
-                found.setdefault(id(block), (block, []))[1].append(key)
+        for key in dict.fromkeys(keys):
+            block = self.open[key][0]
+            found.setdefault(id(block), (block, []))[1].append(key)
         return list(found.values())
+
+    # ---- turns and groups
+
+    def one_at_a_time(self, job: str) -> bool:
+        """Whether a job's executions wait for their turn."""
+        definition = self.definitions.get(job)
+        return definition is not None and definition.policies.overlap is not Overlap.ALLOW_ALL
+
+    def cancels(self, job: str) -> bool:
+        """Whether a job's executions give way to one that is due."""
+        definition = self.definitions.get(job)
+        return definition is not None and definition.policies.overlap is Overlap.CANCEL_OTHER
+
+    def _turns(self, commit: Commit) -> None:
+        """Notes of which jobs someone's turn has come."""
+        if not self.lines and not self.turns:
+            return
+        changed = {key.job: None for block in commit.blocks for key in block.keys}
+        for job in (*changed, *(definition.job for definition in commit.definitions)):
+            if job in self.lines and self._turn(job):
+                self.turns[job] = None
+            else:
+                self.turns.pop(job, None)
+
+    def _turn(self, job: str) -> bool:
+        line = self.lines[job]
+        if len(line) == len(self.by_job[job]) or not self.one_at_a_time(job):
+            return True
+        if not self.cancels(job) or all(key.nonce for key in line):
+            return False
+        return any(not self.open[key][0].cancel for key in self.by_job[job] if key not in line)
 
     def _check(self, commit: Commit) -> None:
         if commit.shard != self.shard or commit.seq != self.seq + 1 or commit.epoch < self.epoch:
@@ -228,13 +291,20 @@ class Shard:
                 self.in_force.pop(job, None)
                 if job in self.by_job and any(self._revision(key) == old.revision for key in self.by_job[job]):
                     self.kept[job, old.revision] = old
+            self.ruled.discard(job)
             if definition.state is JobState.DELETED:
+                if old is not None and old.group:
+                    self.groups.quit(old)
                 continue
             self.kept.pop((job, definition.revision), None)
             term = terms.get((job, definition.revision))
             if term is not None and term.since != definition.since:  # from a job store: the owner knows better
                 definition = definition._replace(since=term.since)  # noqa: PLW2901
             self.definitions[job] = definition
+            if ruled(definition):
+                self.ruled.add(job)
+            if definition.group:
+                self.groups.join(definition)
             self._start(definition, commit.watermark)
             if term is not None and job in self.in_force:
                 self.in_force[job] = term.in_force
@@ -291,14 +361,28 @@ class Shard:
                 last = block
                 index = self._index(block)
             index.pop(key, None)
+            if block.held:
+                self._leave_line(key)
+            elif block.group and block.status is Status.PLACED:
+                self.groups.count(block.group, -1)
             self.counts[block.status] -= 1
             if block.status is Status.PLACED and block.worker is not None:
                 name = (block.worker, id(block.demand))
                 _, _, count = released.get(name, (block.worker, block.demand, 0))
                 released[name] = (block.worker, block.demand, count + 1)
 
+    def _leave_line(self, key: Key) -> None:
+        line = self.lines[key.job]
+        del line[key]
+        if not line:
+            del self.lines[key.job]
+
     def _index(self, block: Block) -> dict[Key, None]:
         if block.status is Status.QUEUED:
+            if block.held or block.jitter:
+                return {}
+            if block.group:
+                return self.groups.line(block)
             return self.waiting.setdefault(block.demand, {})
         if block.status is Status.PLACED:
             assert block.worker is not None
@@ -316,11 +400,19 @@ class Shard:
                 by_job[key.job] = {key: None}
             else:
                 of_job[key] = None
-        if block.status is Status.RETRYING:
+        if block.held:
             for key in keys:
-                heapq.heappush(self.retries, (block.not_before, key))
+                self.lines.setdefault(key.job, {})[key] = None
+        elif block.status is Status.RETRYING or (block.jitter and block.status is Status.QUEUED):
+            for key in keys:
+                heapq.heappush(self.retries, (not_before_of(block, key), key))
         else:
             self._index(block).update(dict.fromkeys(keys))
+            if block.group and block.status is Status.PLACED:
+                self.groups.count(block.group, len(keys))
+        if block.start_by and _never_placed(block):
+            for key in keys:
+                heapq.heappush(self.deadlines, (block.start_by, key))
 
     def _close(self, block: Block) -> None:
         by_job = self.by_job
@@ -333,6 +425,8 @@ class Shard:
                 del by_job[key.job]
         if block.demand in self.waiting and not self.waiting[block.demand]:
             del self.waiting[block.demand]
+        if block.group:
+            self.groups.tidy(block.group)
 
     def _drop_kept(self, block: Block) -> None:
         for key, revision in zip(block.keys, block.revisions, strict=True):
@@ -391,7 +485,9 @@ class Shard:
         """The open executions in blocks again; waiting ones in their order of age. How attempts ended is history's."""
         entries: dict[int, tuple[Block, list[Key], list[int]]] = {}
         waiting = [key for keys in self.waiting.values() for key in keys]
-        for key in [*waiting, *(key for key in self.open if self.open[key][0].status is not Status.QUEUED)]:
+        waiting += self.groups.queued()
+        first = set(waiting)
+        for key in [*waiting, *(key for key in self.open if key not in first)]:
             block, place = self.open[key]
             _, keys, revisions = entries.setdefault(id(block), (block, [], []))
             keys.append(key)
