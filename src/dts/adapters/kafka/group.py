@@ -30,15 +30,18 @@ class Membership:
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._told = False  # the group has answered once
+        self._failed: Exception | None = None
 
     async def shards(self) -> AsyncIterator[frozenset[ShardId]]:
-        """The shards suggested, now and at each change; none when it is closed, then the end."""
+        """The shards suggested, now and at each change; none when it is closed, then the end. Raises what ended the thread."""
         if self._thread is None and not self._closing.is_set():
             self._loop = asyncio.get_running_loop()
             self._thread = threading.Thread(target=self._run, name="kafka-group", daemon=True)
             self._thread.start()
         seen: frozenset[ShardId] | None = None
         while not self._closing.is_set():
+            if self._failed is not None:
+                raise self._failed
             now = self._shards
             if self._told and now != seen:
                 seen = now
@@ -56,6 +59,14 @@ class Membership:
             await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
+        try:
+            self._follow()
+        except Exception as error:
+            log.exception("the membership of group %s ended", self._settings.group)
+            self._failed = error
+            self._wake()
+
+    def _follow(self) -> None:
         consumer = Consumer(
             {
                 **self._settings.common(),
@@ -98,6 +109,9 @@ class Membership:
     def _swap(self, shards: frozenset[ShardId]) -> None:
         self._shards = shards
         self._told = True
+        self._wake()
+
+    def _wake(self) -> None:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._news.set)
 

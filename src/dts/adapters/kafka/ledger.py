@@ -25,21 +25,36 @@ from dts.adapters.kafka.settings import KafkaSettings
 from dts.adapters.kafka.transactions import Probe, Transactions, no_probe
 from dts.errors import Bug, OwnershipLost, Unavailable
 from dts.gen.log.v1 import log_pb2 as log
-from dts.model import Commit, Outcome, ShardId
+from dts.model import Commit, Instant, Outcome, ShardId
 
 logger = logging.getLogger("dts.kafka")
 
 T = TypeVar("T")
 OPEN_PAUSE_S = 1.0  # between two tries to take over while the brokers do not answer
+SAMPLE_NS = 500_000_000  # a commit that took longer says too little about the broker's clock
+
+Sampled = Callable[[ShardId, Instant, int], None]
+
+
+def no_samples(shard: ShardId, at: Instant, took_ns: int) -> None:
+    """Is told of commits: the broker's append time (ms) and how long ago, at most, the commit began."""
+    del shard, at, took_ns
+
+
+def steady_ns() -> int:
+    """Ns of a clock that only grows and counts suspend, where there is one."""
+    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class Owner:
-    """One ownership of a shard: its producer, and how far its log is. Methods block; `busy` is held by who calls them."""
+    """One ownership of a shard: its producer, and how far its log is. Methods block; who calls them holds `busy`, and
+    waits for that in `order` on the event loop."""
 
     transactions_class = Transactions
 
     def __init__(self, settings: KafkaSettings, shard: ShardId, probe: Probe) -> None:
         self.busy = threading.Lock()
+        self.order = asyncio.Lock()
         self.transactions = self.transactions_class(settings, shard, probe)
         self.epoch = 0
         self.seq = 0
@@ -48,11 +63,15 @@ class Owner:
         self._sizes = Folded([], 0, 0, 0, 0, 0, 0)
         self._pending: tuple[int, int] = (0, 0)  # seq and size of the commit under way
 
-    def take_over(self, least: int) -> list[Commit]:
-        """Fences the former owner and folds. The new epoch is above `least`."""
+    def take_over(self, least: int, over: threading.Event | None = None) -> list[Commit]:
+        """Fences the former owner and folds. The new epoch is above `least`. Raises OwnershipLost once it is `over`: it is
+        not wanted any more, and should fence nobody."""
+        over = over or threading.Event()
+        self._wanted(over)
         begun = time.monotonic()
         self.transactions.initialise()
         fenced = time.monotonic()
+        self._wanted(over)
         found = fold(self._settings, self._shard)
         took = fenced - begun, time.monotonic() - fenced
         logger.info(
@@ -61,6 +80,10 @@ class Owner:
         self.epoch, self.seq = max(found.epoch, least) + 1, found.seq
         self._sizes = found._replace(commits=[])
         return found.commits
+
+    def _wanted(self, over: threading.Event) -> None:
+        if over.is_set():
+            raise OwnershipLost(f"shard {self._shard}: the take-over was called off")
 
     def commit(self, commit: Commit) -> Outcome:
         """Writes it. Raises OwnershipLost."""
@@ -135,31 +158,48 @@ class KafkaLedger:
     """The port Ledger."""
 
     def __init__(
-        self, settings: KafkaSettings, membership: Membership, pool: ThreadPoolExecutor, probe: Probe = no_probe
+        self,
+        settings: KafkaSettings,
+        membership: Membership,
+        pool: ThreadPoolExecutor,
+        probe: Probe = no_probe,
+        sampled: Sampled = no_samples,
     ) -> None:
         self.probe = probe
+        self.sampled = sampled
         self._settings = settings
         self._membership = membership
         self._pool = pool
         self._owners: dict[ShardId, Owner] = {}
         self._epochs: dict[ShardId, int] = {}  # the last one that was given
-        self._order: dict[ShardId, asyncio.Lock] = {}
+        self._order: dict[ShardId, asyncio.Lock] = {}  # of take-overs
+        self._opening: dict[asyncio.Task[tuple[Owner, list[Commit]]], threading.Event] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def ownership(self) -> AsyncIterator[frozenset[ShardId]]:
         """See ports.Ledger: what the group suggests, until the store is closed, then none."""
         async for shards in self._membership.shards():
             for shard in self._owners.keys() - shards:
-                await self._let_go(shard)
+                self._leave(shard)
             yield shards
 
     async def open(self, shard: ShardId) -> tuple[int, AsyncIterator[Commit]]:
-        """See ports.Ledger. Tries again while the brokers do not answer; raises StoreDamaged for a log that is not right."""
-        async with self._lock(shard):
-            await self._let_go(shard)
-            owner, commits = await self._taken(shard)
-            self._owners[shard] = owner
-            self._epochs[shard] = owner.epoch
+        """See ports.Ledger. Tries again while the brokers do not answer; raises StoreDamaged for a log that is not right.
+
+        Cancelled, it ends at its next step, in the background; the next `open` of the shard waits for that.
+        """
+        over = threading.Event()
+        opening = asyncio.get_running_loop().create_task(self._open(shard, over))
+        self._opening[opening] = over
+        opening.add_done_callback(self._opened)
+        try:
+            owner, commits = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            over.set()
+            if opening.done() and not opening.cancelled() and opening.exception() is None:
+                self._leave(shard)
+            raise
 
         async def each() -> AsyncIterator[Commit]:
             for commit in commits:
@@ -170,13 +210,17 @@ class KafkaLedger:
     async def commit(self, commit: Commit) -> Outcome:
         """See ports.Ledger."""
         owner = self._owner(commit)
-        async with self._lock(commit.shard):
-            return await self._thread(_under, owner, lambda: owner.commit(commit))
+        async with owner.order:
+            begun = steady_ns()
+            outcome: Outcome = await self._thread(_under, owner, lambda: owner.commit(commit))
+            if outcome is Outcome.COMMITTED and (took := steady_ns() - begun) < SAMPLE_NS:
+                self.sampled(commit.shard, owner.transactions.reports.at, took)
+            return outcome
 
     async def resolve(self, commit: Commit) -> Outcome:
         """See ports.Ledger."""
         owner = self._owner(commit)
-        async with self._lock(commit.shard):
+        async with owner.order:
             return await self._thread(_under, owner, lambda: owner.resolve(commit))
 
     def wants_snapshot(self, shard: ShardId) -> bool:
@@ -187,7 +231,7 @@ class KafkaLedger:
     async def snapshot(self, commits: Sequence[Commit]) -> None:
         """See ports.Ledger."""
         owner = self._owner(commits[-1])
-        async with self._lock(commits[-1].shard):
+        async with owner.order:
             first = await self._thread(_under, owner, lambda: owner.snapshot(commits))
         if first >= 0:  # beside the next commits: it is acknowledged, whoever owns the shard now
             await self._thread(self._trim, commits[-1].shard, first)
@@ -195,9 +239,12 @@ class KafkaLedger:
     async def close(self) -> None:
         """Lets all shards go, after what is under way."""
         self._closed = True
+        for over in self._opening.values():
+            over.set()
+        await asyncio.gather(*self._opening, return_exceptions=True)
         for shard in list(self._owners):
-            async with self._lock(shard):
-                await self._let_go(shard)
+            self._leave(shard)
+        await asyncio.gather(*self._leaving, return_exceptions=True)
 
     def _trim(self, shard: ShardId, first: int) -> None:
         """Deletes what lies before a snapshot's first record. Not done: the next snapshot does it."""
@@ -208,27 +255,45 @@ class KafkaLedger:
         except KafkaException as error:
             logger.warning("shard %d: the log was not trimmed: %s", shard, error.args[0].str())
 
-    async def _taken(self, shard: ShardId) -> tuple[Owner, list[Commit]]:
+    async def _open(self, shard: ShardId, over: threading.Event) -> tuple[Owner, list[Commit]]:
+        async with self._order.setdefault(shard, asyncio.Lock()):
+            self._leave(shard)
+            owner, commits = await self._taken(shard, over)
+            self._epochs[shard] = owner.epoch
+            self._owners[shard] = owner
+            if over.is_set():
+                self._leave(shard)
+            return owner, commits
+
+    def _opened(self, task: asyncio.Task[tuple[Owner, list[Commit]]]) -> None:
+        over = self._opening.pop(task)
+        if over.is_set() and not task.cancelled() and (error := task.exception()) is not None:
+            logger.info("%s", error)  # nobody waits for it
+
+    async def _taken(self, shard: ShardId, over: threading.Event) -> tuple[Owner, list[Commit]]:
         while True:
             try:
-                return await self._thread(self._take_over, shard)
+                return await self._thread(self._take_over, shard, over)
             except Unavailable as error:
                 logger.warning("%s", error)
                 await asyncio.sleep(OPEN_PAUSE_S)
 
-    def _take_over(self, shard: ShardId) -> tuple[Owner, list[Commit]]:
+    def _take_over(self, shard: ShardId, over: threading.Event) -> tuple[Owner, list[Commit]]:
         owner = Owner(self._settings, shard, self.probe)
         try:
-            commits = owner.take_over(self._epochs.get(shard, 0))
+            commits = owner.take_over(self._epochs.get(shard, 0), over)
         except Exception:
             owner.transactions.close()
             raise
         return owner, commits
 
-    async def _let_go(self, shard: ShardId) -> None:
+    def _leave(self, shard: ShardId) -> None:
+        """Lets a shard go: in the background, after what is under way; who takes it over meanwhile fences that."""
         owner = self._owners.pop(shard, None)
         if owner is not None:
-            await self._thread(_under, owner, owner.transactions.close)
+            leaving = asyncio.get_running_loop().create_task(self._thread(_under, owner, owner.transactions.close))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
 
     def _owner(self, commit: Commit) -> Owner:
         owner = self._owners.get(commit.shard)
@@ -239,9 +304,6 @@ class KafkaLedger:
         if commit.epoch != owner.epoch:
             raise OwnershipLost(f"shard {commit.shard}: epoch {owner.epoch}, ours was {commit.epoch}")
         return owner
-
-    def _lock(self, shard: ShardId) -> asyncio.Lock:
-        return self._order.setdefault(shard, asyncio.Lock())
 
     async def _thread(self, work: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
