@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+from dts import bounds
 from dts.api.live import LiveServicer
 from dts.api.workers import WorkerServicer
 from dts.config import Config
@@ -28,8 +29,10 @@ def serve_scheduler(config: Config) -> int:
         advertise = advertised(config, ports.scheduler_grpc)
         cluster = await Cluster.open(config, starting, advertise, need_cassandra=False)
         hub = WorkerHub()
-        core = Instance(lease_ms=config.lease_ms, rules=rules_version())
-        scheduler = Scheduler(core, cluster.kafka.ledger, cluster.kafka.feed, hub, cluster.clock, recent=Recent())
+        core = Instance(lease_ms=config.lease_ms, rules=rules_version(), keep_alive_ms=bounds.IDLE_COMMIT_MS)
+        scheduler = Scheduler(
+            core, cluster.kafka.ledger, cluster.kafka.feed, hub, cluster.clock, recent=Recent(), many=True
+        )
         running = asyncio.ensure_future(scheduler.run())
 
         async def run() -> None:
