@@ -687,3 +687,18 @@ class ShardView(NamedTuple):
     placed: int
     retrying: int
     accounted: Instant = 0
+
+
+class MovedJob(NamedTuple):
+    """A job on its way from one installation to another: its revisions, oldest first. Every instant up to `accounted` has its verdict."""
+
+    revisions: Sequence[Revision]
+    accounted: Instant
+
+
+class MovedExecution(NamedTuple):
+    """An execution on its way, which has ended: with its earlier attempts and what its attempts wrote."""
+
+    execution: Execution
+    earlier: Sequence[Execution] = ()
+    outputs: Sequence[Output] = ()

@@ -24,6 +24,7 @@ from dts.model import (
     Intent,
     JobView,
     Key,
+    MovedExecution,
     Notice,
     Outcome,
     Outlook,
@@ -368,4 +369,19 @@ class WorkerInbox(Protocol):
 
     def started(self, shard: ShardId, worker: WorkerRef, held: Sequence[Held], at: Sequence[Instant]) -> None:
         """These attempts run now: shown, not stored."""
+        ...
+
+
+class MoveTarget(Protocol):
+    """Takes in what another installation recorded. Every write may be repeated."""
+
+    async def record(
+        self, executions: Sequence[MovedExecution], ranges: Sequence[Range], terms: Sequence[Term]
+    ) -> None:
+        """History that is over, with the outputs; durable on return."""
+        ...
+
+    async def adopt(self, jobs: Sequence[Sequence[Revision]]) -> None:
+        """Jobs that are new here, each whole or not at all: its revisions, oldest first, the last one its current row. Of those
+        before, the feed hears nothing (nor of a deleted job). Raises AlreadyExists naming a job that is there."""
         ...

@@ -23,6 +23,7 @@ PAGE = 1_000  # jobs in one page of the audit
 COUNT_PAGE = 5_000
 LOOK_JOBS = 100  # jobs whose numbers are read at once
 IDS_TOGETHER = 100  # ids of one slot that go into job_ids as one batch
+ADOPTED_TOGETHER = 50  # revisions that go with a job's row in one batch
 RACE_TRIES = 5  # a batch that was refused by nobody: another change was being settled; so often it is tried again
 
 _COLUMNS = "job, revision, cur_revision, change, created, name, tags, definition, document, request"
@@ -123,6 +124,20 @@ class CassandraJobs:
         lost = await self._write(steps)
         if lost:
             raise _conflict(lost[0], await self._newest(lost[0].job, serial=True))
+
+    async def adopt(self, jobs: Sequence[Sequence[Revision]]) -> None:
+        """See ports.MoveTarget. A long past is written before the row that makes it a job: until then it is none."""
+        current = await in_flight([each[-1].definition.job for each in jobs], self._newest)
+        for now in current:
+            if now is not None:
+                raise _taken(now.definition.job)
+
+        async def past(revision: Revision) -> None:
+            await self._session.write(_ADD, _values(revision, uuid.uuid4().bytes))
+
+        await in_flight([each for revisions in jobs for each in revisions[:-ADOPTED_TOGETHER]], past)
+        if lost := await self._write([Step(list(revisions[-ADOPTED_TOGETHER:]), None) for revisions in jobs]):
+            raise _taken(lost[0].job)
 
     async def get(self, jobs: Sequence[str]) -> dict[str, StoredJob]:
         """See ports.JobStore."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 
-from dts.adapters.cassandra.session import Session, Value
+from dts.adapters.cassandra.session import Session, Value, in_flight
 from dts.adapters.output import Followers, empty, extend
 from dts.model import Instant, Key, Output
 
@@ -56,6 +57,10 @@ class CassandraOutputs:
         marks = ", ".join("?" * len(values))
         cql = f"INSERT INTO outputs ({columns}) VALUES ({marks}) USING TIMESTAMP ? AND TTL ?"
         await self._session.write(cql, [*values, 2 * new.size + new.complete + 1, self._ttl])
+
+    async def take(self, outputs: Sequence[tuple[Key, Output]]) -> None:
+        """Whole outputs from elsewhere; of one that is there, the longer one stays."""
+        await in_flight(outputs, lambda each: self._write(each[0], None, each[1]))
 
     async def get(self, key: Key, attempt: int) -> Output | None:
         """See ports.OutputStore."""

@@ -88,6 +88,24 @@ class Jobs:
 
         await self._write(run, revisions)
 
+    async def adopt(self, jobs: Sequence[Sequence[Revision]]) -> None:
+        """See ports.MoveTarget: the last revision of each is told, unless it is a deletion; those before lie below the feed."""
+        newest = [revisions[-1] for revisions in jobs]
+        told = [each for each in newest if each.definition.state is not JobState.DELETED]
+        gone = [each for each in newest if each.definition.state is JobState.DELETED]
+        quiet = [*gone, *(each for revisions in jobs for each in revisions[:-1])]
+
+        def run(conn: sqlite3.Connection) -> int:
+            for taken in _current(conn, newest):
+                raise AlreadyExists(f"job {taken!r} exists already")
+            lowest = conn.execute("SELECT min(coalesce(min(pos), 1), 1) FROM revisions").fetchone()[0]
+            rows = [_revision_row(lowest - 1 - n, each) for n, each in enumerate(quiet)]
+            _revisions(conn, rows)
+            _jobs(conn, [_job_row(lowest - 1 - n, each) for n, each in enumerate(gone)])
+            return self._insert(conn, told, ())
+
+        await self._write(run, told)
+
     async def _write(self, run: Callable[[sqlite3.Connection], int], revisions: Sequence[Revision]) -> None:
         def landed(first: int) -> None:
             self._feed.push([Change((first + n, 0), each.definition) for n, each in enumerate(revisions)])
