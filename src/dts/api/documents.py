@@ -81,6 +81,7 @@ def created(request: job.CreateJobRequest, id: str, now: Instant, mark: str = ""
         shape.demand,
         shape.policies,
         body,
+        group=shape.group,
     )
     return Revision(definition, "create", now, name, tags, document, mark)
 
@@ -164,6 +165,7 @@ def revised(
         shape.demand,
         shape.policies,
         tasks.body(task, shape.timeout_s),
+        group=shape.group,
     )
     return Revision(
         definition,

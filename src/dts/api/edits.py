@@ -74,10 +74,22 @@ def _take(request: job.UpdateJobRequest, document: job.JobResponse, name: str, m
     given = request.HasField(name) if name in _MESSAGES else bool(getattr(request, name))  # type: ignore[arg-type]
     if name == "task" and given and request.task.WhichOneof("kind") is None:
         given = False
+    group, limit = document.policies.group, document.policies.group_limit
     if given or masked:
         document.ClearField(name)  # type: ignore[arg-type]
     if given:
         document.MergeFrom(_alone(request, name))
+    if name == "policies":
+        _keep_group(document.policies, group, limit)
+
+
+def _keep_group(policies: job.Policies, group: str, limit: int) -> None:
+    """A job's concurrency group is fixed at creation; its limit is not."""
+    if policies.group not in ("", group):
+        is_now = f"it is {group!r}" if group else "it has none"
+        raise InvalidArgument("policies.group", f"a job's group is fixed at creation: {is_now}")
+    if group and not policies.group:
+        policies.group, policies.group_limit = group, policies.group_limit or limit
 
 
 def _alone(request: job.UpdateJobRequest, name: str) -> job.JobResponse:

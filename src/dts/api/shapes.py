@@ -5,16 +5,16 @@ Thousands of jobs often share one shape, so shapes are made once for each distin
 
 from __future__ import annotations
 
-import math
 import re
 from functools import lru_cache
 from typing import NamedTuple
 
 from dts import bounds
 from dts.api import values
+from dts.api.policies import group_of, policies_of
 from dts.errors import InvalidArgument
 from dts.gen.job.v1 import job_pb2 as job
-from dts.model import Delivery, Demand, Misfire, Policies, ScheduleSpec, intern_demand
+from dts.model import Demand, Policies, ScheduleSpec, intern_demand
 from dts.services.demands import check_label, check_selector
 from dts.services.schedules import checked
 
@@ -23,10 +23,8 @@ SLOTS_MAX = 10_000
 CUSTOM_RESOURCES = 64
 FIXED_RESOURCES = frozenset(("cpu", "memory", "storage", "slots"))
 SELECTOR_LENGTH = 1_024
-FACTOR_MAX = 100.0
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?")
-_DEFAULTS = Policies()
 
 
 class Shape(NamedTuple):
@@ -36,6 +34,7 @@ class Shape(NamedTuple):
     demand: Demand
     policies: Policies
     timeout_s: int
+    group: str = ""
 
 
 def shape_of(document: job.JobResponse) -> Shape:
@@ -46,8 +45,9 @@ def shape_of(document: job.JobResponse) -> Shape:
     return Shape(
         schedules_of(document),
         _demand(requirements, document.priority),
-        _policies(policies, document.max_retries),
+        policies_of(policies, document.max_retries),
         values.within(document.timeout, 0, bounds.TIMEOUT_MAX_S, "timeout"),
+        group_of(document.policies) if has_policies else "",
     )
 
 
@@ -98,47 +98,3 @@ def _demand(encoded: bytes, priority: int) -> Demand:
 def _selector(selector: str) -> str:
     values.text(selector, SELECTOR_LENGTH, "requirements.selector")
     return check_selector(selector.strip(), "requirements.selector")
-
-
-@lru_cache(maxsize=SHAPES)
-def _policies(encoded: bytes, max_retries: int) -> Policies:
-    values.within(max_retries, 0, bounds.MAX_RETRIES, "max_retries")
-    if not encoded:
-        return _DEFAULTS._replace(max_retries=max_retries) if max_retries else _DEFAULTS
-    wanted = job.Policies.FromString(encoded)
-    initial = _duration(wanted, "retry_initial", _DEFAULTS.retry_initial)
-    cap = _duration(wanted, "retry_cap", max(_DEFAULTS.retry_cap, initial))
-    if cap < initial:
-        raise InvalidArgument("policies.retry_cap", "is below policies.retry_initial")
-    return _DEFAULTS._replace(
-        misfire=Misfire(_choice(wanted.misfire, Misfire, "misfire", _DEFAULTS.misfire)),
-        misfire_limit=values.within(wanted.misfire_limit, 0, bounds.MISFIRE_RUN_ALL, "policies.misfire_limit")
-        or _DEFAULTS.misfire_limit,
-        late_window=_duration(wanted, "late_window", _DEFAULTS.late_window, bounds.LATE_WINDOW_MIN_MS),
-        grace=_duration(wanted, "grace_period", _DEFAULTS.grace),
-        max_retries=max_retries,
-        retry_initial=initial,
-        retry_cap=cap,
-        retry_factor=_factor(wanted.retry_factor),
-        delivery=Delivery(_choice(wanted.delivery, Delivery, "delivery", _DEFAULTS.delivery)),
-    )
-
-
-def _duration(wanted: job.Policies, name: str, default: int, least: int = 0) -> int:
-    if not wanted.HasField(name):  # type: ignore[arg-type]
-        return default
-    return values.duration(getattr(wanted, name), f"policies.{name}", least)
-
-
-def _choice(value: str, valid: type[Misfire] | type[Delivery], name: str, default: str) -> str:
-    if value and value not in {str(each) for each in valid}:
-        raise InvalidArgument(f"policies.{name}", f"{value[:40]!r} is none of {', '.join(valid)}")
-    return value or default
-
-
-def _factor(value: float) -> float:
-    if not value:
-        return _DEFAULTS.retry_factor
-    if not math.isfinite(value) or not 1 <= value <= FACTOR_MAX:
-        raise InvalidArgument("policies.retry_factor", f"must be from 1 to {FACTOR_MAX:g}")
-    return value

@@ -38,6 +38,16 @@ class SpecOptions(TypedDict):
     retry_initial: int | None
     retry_cap: int | None
     retry_factor: float | None
+    retry_backoff: str | None
+    retry_jitter: float | None
+    retry_only: tuple[str, ...]
+    retry_never: tuple[str, ...]
+    overlap: str | None
+    overlap_limit: int | None
+    group: str | None
+    group_limit: int | None
+    jitter: int | None
+    start_within: int | None
     delivery: str | None
     cpu: int | None
     memory: int | None
@@ -67,6 +77,20 @@ _OPTIONS = [
     click.option("--retry-initial", type=options.duration, help="The wait before the first retry."),
     click.option("--retry-cap", type=options.duration, help="The longest wait before a retry."),
     click.option("--retry-factor", type=float, help="How much longer each wait is."),
+    click.option("--retry-backoff", type=click.Choice(["exponential", "constant"]), help="How the waits grow."),
+    click.option("--retry-jitter", type=float, help="The part of a wait left to chance, 0 to 1; 0.2 unless named."),
+    click.option("--retry-only", multiple=True, help="Exit codes (75, 64-78) or errors to try again. Repeatable."),
+    click.option("--retry-never", multiple=True, help="Exit codes or errors (timeout) not to try again. Repeatable."),
+    click.option(
+        "--overlap",
+        type=click.Choice(["allow_all", "skip", "buffer_one", "buffer_all", "cancel_other"]),
+        help="What becomes of an instant while the run before has not ended.",
+    ),
+    click.option("--overlap-limit", type=options.amount, help="buffer_all: so many may wait."),
+    click.option("--group", help="A concurrency group shared with other jobs; only when a job is created."),
+    click.option("--group-limit", type=options.amount, help="So many of the group run at once; 1 unless named."),
+    click.option("--jitter", type=options.duration, help="Runs start up to so much later, each by its own part."),
+    click.option("--start-within", type=options.duration, help="A run that waited longer for a worker is skipped."),
     click.option("--delivery", type=click.Choice(["at_least_once", "at_most_once"]), help="What a lost attempt means."),
     click.option("--cpu", type=options.amount, help="Millicores an execution needs."),
     click.option("--memory", type=options.amount, help="MiB of memory it needs."),
@@ -149,18 +173,28 @@ def fill_schedule(
         request.time_zone = given["zone"] or ""
 
 
+_POLICIES = (
+    "misfire",
+    "misfire_limit",
+    "late_window",
+    "grace",
+    "retry_initial",
+    "retry_cap",
+    "retry_factor",
+    "retry_backoff",
+    "retry_jitter",
+    "overlap",
+    "overlap_limit",
+    "group",
+    "group_limit",
+    "jitter",
+    "start_within",
+    "delivery",
+)
+
+
 def has_policies(given: SpecOptions) -> bool:
-    return _any(
-        given,
-        "misfire",
-        "misfire_limit",
-        "late_window",
-        "grace",
-        "retry_initial",
-        "retry_cap",
-        "retry_factor",
-        "delivery",
-    )
+    return _any(given, *_POLICIES) or bool(given["retry_only"] or given["retry_never"])
 
 
 def has_requirements(given: SpecOptions) -> bool:
@@ -180,13 +214,25 @@ def fill_policies(policies: job.Policies, given: SpecOptions) -> None:
             misfire_limit=given["misfire_limit"] or 0,
             retry_factor=given["retry_factor"] or 0.0,
             delivery=given["delivery"] or "",
+            retry_backoff=given["retry_backoff"] or "",
+            retry_jitter=given["retry_jitter"],
+            overlap=given["overlap"] or "",
+            overlap_limit=given["overlap_limit"] or 0,
+            group=given["group"] or "",
+            group_limit=given["group_limit"] or 0,
         )
     )
+    if given["retry_only"]:
+        policies.retry_only[:] = given["retry_only"]
+    if given["retry_never"]:
+        policies.retry_never[:] = given["retry_never"]
     for field, ms in (
         (policies.late_window, given["late_window"]),
         (policies.grace_period, given["grace"]),
         (policies.retry_initial, given["retry_initial"]),
         (policies.retry_cap, given["retry_cap"]),
+        (policies.jitter, given["jitter"]),
+        (policies.start_within, given["start_within"]),
     ):
         value = duration(ms)
         if value is not None:

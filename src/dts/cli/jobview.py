@@ -137,14 +137,23 @@ def _policy_words(policies: job.Policies) -> str:
         f"misfire limit {policies.misfire_limit}" if policies.misfire_limit else "",
         f"delivery {policies.delivery}" if policies.delivery else "",
         f"retry factor {policies.retry_factor:g}" if policies.retry_factor else "",
+        f"retry backoff {policies.retry_backoff}" if policies.retry_backoff else "",
+        f"retry jitter {policies.retry_jitter:g}" if policies.HasField("retry_jitter") else "",
+        f"retry only {' '.join(policies.retry_only)}" if policies.retry_only else "",
+        f"retry never {' '.join(policies.retry_never)}" if policies.retry_never else "",
+        f"overlap {policies.overlap}" if policies.overlap else "",
+        f"overlap limit {policies.overlap_limit}" if policies.overlap_limit else "",
+        f"group {policies.group} (limit {policies.group_limit or 1})" if policies.group else "",
     ]
     for name, field in (
         ("late window", "late_window"),
         ("grace", "grace_period"),
         ("retry after", "retry_initial"),
         ("retry cap", "retry_cap"),
+        ("jitter", "jitter"),
+        ("start within", "start_within"),
     ):
-        if policies.HasField(field):  # type: ignore[arg-type] # one of the four names above
+        if policies.HasField(field):  # type: ignore[arg-type] # one of the names above
             words.append(f"{name} {exact(getattr(policies, field).ToMilliseconds())}")
     return ", ".join(word for word in words if word)
 

@@ -377,6 +377,16 @@ class Policies(_message.Message):
     RETRY_CAP_FIELD_NUMBER: _builtins.int
     RETRY_FACTOR_FIELD_NUMBER: _builtins.int
     DELIVERY_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    OVERLAP_LIMIT_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    GROUP_LIMIT_FIELD_NUMBER: _builtins.int
+    JITTER_FIELD_NUMBER: _builtins.int
+    START_WITHIN_FIELD_NUMBER: _builtins.int
+    RETRY_BACKOFF_FIELD_NUMBER: _builtins.int
+    RETRY_JITTER_FIELD_NUMBER: _builtins.int
+    RETRY_ONLY_FIELD_NUMBER: _builtins.int
+    RETRY_NEVER_FIELD_NUMBER: _builtins.int
     misfire: _builtins.str
     """run_once (default) | run_all | skip"""
     misfire_limit: _builtins.int
@@ -385,6 +395,18 @@ class Policies(_message.Message):
     """default 2"""
     delivery: _builtins.str
     """at_least_once (default) | at_most_once"""
+    overlap: _builtins.str
+    """allow_all (default) | skip | buffer_one | buffer_all | cancel_other"""
+    overlap_limit: _builtins.int
+    """buffer_all: so many may wait, default 100"""
+    group: _builtins.str
+    """concurrency group, fixed at creation"""
+    group_limit: _builtins.int
+    """executions of the group placed at once, default 1; that of its newest revision counts"""
+    retry_backoff: _builtins.str
+    """exponential (default) | constant"""
+    retry_jitter: _builtins.float
+    """part of a wait that is left to chance, default 0.2"""
     @_builtins.property
     def late_window(self) -> _duration_pb2.Duration:
         """default and least 60 s: younger instants fire late, older ones are missed"""
@@ -401,6 +423,20 @@ class Policies(_message.Message):
     def retry_cap(self) -> _duration_pb2.Duration:
         """default 5 min"""
 
+    @_builtins.property
+    def jitter(self) -> _duration_pb2.Duration:
+        """a due execution is placed up to so much later; its instant and id stay"""
+
+    @_builtins.property
+    def start_within(self) -> _duration_pb2.Duration:
+        """waited longer to be placed: SKIPPED; 0: waits for ever"""
+
+    @_builtins.property
+    def retry_only(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """exit codes ('75', '64-78') and kinds of errors ('timeout', 'ValueError'); empty: all"""
+
+    @_builtins.property
+    def retry_never(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -412,12 +448,24 @@ class Policies(_message.Message):
         retry_cap: _duration_pb2.Duration | None = ...,
         retry_factor: _builtins.float = ...,
         delivery: _builtins.str = ...,
+        overlap: _builtins.str = ...,
+        overlap_limit: _builtins.int = ...,
+        group: _builtins.str = ...,
+        group_limit: _builtins.int = ...,
+        jitter: _duration_pb2.Duration | None = ...,
+        start_within: _duration_pb2.Duration | None = ...,
+        retry_backoff: _builtins.str = ...,
+        retry_jitter: _builtins.float | None = ...,
+        retry_only: _abc.Iterable[_builtins.str] | None = ...,
+        retry_never: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["grace_period", b"grace_period", "late_window", b"late_window", "retry_cap", b"retry_cap", "retry_initial", b"retry_initial"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_jitter", b"_retry_jitter", "grace_period", b"grace_period", "jitter", b"jitter", "late_window", b"late_window", "retry_cap", b"retry_cap", "retry_initial", b"retry_initial", "retry_jitter", b"retry_jitter", "start_within", b"start_within"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "grace_period", b"grace_period", "late_window", b"late_window", "misfire", b"misfire", "misfire_limit", b"misfire_limit", "retry_cap", b"retry_cap", "retry_factor", b"retry_factor", "retry_initial", b"retry_initial"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_jitter", b"_retry_jitter", "delivery", b"delivery", "grace_period", b"grace_period", "group", b"group", "group_limit", b"group_limit", "jitter", b"jitter", "late_window", b"late_window", "misfire", b"misfire", "misfire_limit", b"misfire_limit", "overlap", b"overlap", "overlap_limit", b"overlap_limit", "retry_backoff", b"retry_backoff", "retry_cap", b"retry_cap", "retry_factor", b"retry_factor", "retry_initial", b"retry_initial", "retry_jitter", b"retry_jitter", "retry_never", b"retry_never", "retry_only", b"retry_only", "start_within", b"start_within"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__retry_jitter: _TypeAlias = _typing.Literal["retry_jitter"]  # noqa: Y015
+    _WhichOneofArgType__retry_jitter: _TypeAlias = _typing.Literal["_retry_jitter", b"_retry_jitter"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_jitter) -> _WhichOneofReturnType__retry_jitter | None: ...
 
 Global___Policies: _TypeAlias = Policies  # noqa: Y015
 
@@ -1016,8 +1064,11 @@ class RunJobRequest(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     request_id: _builtins.str
+    dry_run: _builtins.bool
+    """only say what would run"""
     @_builtins.property
     def task(self) -> Global___Task:
         """instead of the job's own"""
@@ -1028,10 +1079,11 @@ class RunJobRequest(_message.Message):
         id: _builtins.str = ...,
         task: Global___Task | None = ...,
         request_id: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "request_id", b"request_id", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "id", b"id", "request_id", b"request_id", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1042,15 +1094,26 @@ class RunJobResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     execution_id: _builtins.str
+    """dry run: empty"""
+    revision: _builtins.int
+    """dry run: of the job as it is now"""
+    @_builtins.property
+    def task(self) -> Global___Task:
+        """dry run: what would run; unset: nothing, the execution would complete at once"""
+
     def __init__(
         self,
         *,
         execution_id: _builtins.str = ...,
+        task: Global___Task | None = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_id", b"execution_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_id", b"execution_id", "revision", b"revision", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1305,20 +1368,76 @@ class BatchCreateJobsResponse(_message.Message):
 Global___BatchCreateJobsResponse: _TypeAlias = BatchCreateJobsResponse  # noqa: Y015
 
 @_typing.final
+class JobFilter(_message.Message):
+    """Which jobs. Fields that are set must all fit; a filter without any needs `all`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAG_FIELD_NUMBER: _builtins.int
+    NAME_CONTAINS_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    LAST_STATUS_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    tag: _builtins.str
+    name_contains: _builtins.str
+    status: _builtins.str
+    """as in ListJobs"""
+    last_status: _builtins.str
+    """as in ListJobs"""
+    all: _builtins.bool
+    """every job"""
+    def __init__(
+        self,
+        *,
+        tag: _builtins.str = ...,
+        name_contains: _builtins.str = ...,
+        status: _builtins.str = ...,
+        last_status: _builtins.str = ...,
+        all: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "last_status", b"last_status", "name_contains", b"name_contains", "status", b"status", "tag", b"tag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobFilter: _TypeAlias = JobFilter  # noqa: Y015
+
+@_typing.final
 class BatchUpdateJobsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     JOBS_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """check all and change nothing"""
+    page_token: _builtins.str
+    """go on after an answer's next_page_token"""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___UpdateJobRequest]: ...
+    @_builtins.property
+    def filter(self) -> Global___JobFilter:
+        """instead of jobs: the same change to each of these, the first 10 000 by id"""
+
+    @_builtins.property
+    def change(self) -> Global___UpdateJobRequest:
+        """of the filter; without id and revision"""
+
     def __init__(
         self,
         *,
         jobs: _abc.Iterable[Global___UpdateJobRequest] | None = ...,
+        filter: Global___JobFilter | None = ...,
+        change: Global___UpdateJobRequest | None = ...,
+        dry_run: _builtins.bool = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["jobs", b"jobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "dry_run", b"dry_run", "filter", b"filter", "jobs", b"jobs", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1329,16 +1448,26 @@ class BatchUpdateJobsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISIONS_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """more jobs fit the filter"""
     @_builtins.property
     def revisions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """by filter: in the order of revisions"""
+
     def __init__(
         self,
         *,
         revisions: _abc.Iterable[_builtins.int] | None = ...,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revisions", b"revisions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "next_page_token", b"next_page_token", "revisions", b"revisions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1352,12 +1481,23 @@ class BatchPauseJobsRequest(_message.Message):
     NOTE_FIELD_NUMBER: _builtins.int
     BY_FIELD_NUMBER: _builtins.int
     UNTIL_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     note: _builtins.str
     by: _builtins.str
+    dry_run: _builtins.bool
+    """check all and change nothing"""
+    page_token: _builtins.str
+    """go on after an answer's next_page_token"""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def until(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def filter(self) -> Global___JobFilter:
+        """instead of ids: the first 10 000 by id that fit"""
+
     def __init__(
         self,
         *,
@@ -1365,10 +1505,13 @@ class BatchPauseJobsRequest(_message.Message):
         note: _builtins.str = ...,
         by: _builtins.str = ...,
         until: _timestamp_pb2.Timestamp | None = ...,
+        filter: Global___JobFilter | None = ...,
+        dry_run: _builtins.bool = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["until", b"until"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "ids", b"ids", "note", b"note", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "dry_run", b"dry_run", "filter", b"filter", "ids", b"ids", "note", b"note", "page_token", b"page_token", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1379,16 +1522,26 @@ class BatchPauseJobsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISIONS_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """more jobs fit the filter"""
     @_builtins.property
     def revisions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """by filter: in the order of revisions"""
+
     def __init__(
         self,
         *,
         revisions: _abc.Iterable[_builtins.int] | None = ...,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revisions", b"revisions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "next_page_token", b"next_page_token", "revisions", b"revisions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1399,16 +1552,30 @@ class BatchResumeJobsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     IDS_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """check all and change nothing"""
+    page_token: _builtins.str
+    """go on after an answer's next_page_token"""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def filter(self) -> Global___JobFilter:
+        """instead of ids: the first 10 000 by id that fit"""
+
     def __init__(
         self,
         *,
         ids: _abc.Iterable[_builtins.str] | None = ...,
+        filter: Global___JobFilter | None = ...,
+        dry_run: _builtins.bool = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "filter", b"filter", "ids", b"ids", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1419,16 +1586,26 @@ class BatchResumeJobsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISIONS_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """more jobs fit the filter"""
     @_builtins.property
     def revisions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """by filter: in the order of revisions"""
+
     def __init__(
         self,
         *,
         revisions: _abc.Iterable[_builtins.int] | None = ...,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revisions", b"revisions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "next_page_token", b"next_page_token", "revisions", b"revisions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1439,16 +1616,30 @@ class BatchDeleteJobsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     IDS_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """check all and delete nothing"""
+    page_token: _builtins.str
+    """go on after an answer's next_page_token"""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def filter(self) -> Global___JobFilter:
+        """instead of ids: the first 10 000 by id that fit"""
+
     def __init__(
         self,
         *,
         ids: _abc.Iterable[_builtins.str] | None = ...,
+        filter: Global___JobFilter | None = ...,
+        dry_run: _builtins.bool = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "filter", b"filter", "ids", b"ids", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1459,16 +1650,274 @@ class BatchDeleteJobsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DELETED_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     deleted: _builtins.int
+    """dry run: how many it would be"""
+    next_page_token: _builtins.str
+    """more jobs fit the filter"""
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """by filter"""
+
     def __init__(
         self,
         *,
         deleted: _builtins.int = ...,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "ids", b"ids", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BatchDeleteJobsResponse: _TypeAlias = BatchDeleteJobsResponse  # noqa: Y015
+
+@_typing.final
+class StartBackfillRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    FROM_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    PARALLEL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """of the job"""
+    parallel: _builtins.int
+    """executions open at once, default 10"""
+    request_id: _builtins.str
+    """a repeat with the same one is the same backfill"""
+    dry_run: _builtins.bool
+    """only say what would run"""
+    @_builtins.property
+    def to(self) -> _timestamp_pb2.Timestamp:
+        """exclusive, default now; not after now"""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        to: _timestamp_pb2.Timestamp | None = ...,
+        parallel: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "to", b"to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "from", b"from", "id", b"id", "parallel", b"parallel", "request_id", b"request_id", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartBackfillRequest: _TypeAlias = StartBackfillRequest  # noqa: Y015
+
+@_typing.final
+class StartBackfillResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKFILL_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def backfill(self) -> Global___Backfill:
+        """dry run: as it would begin, without an id"""
+
+    @_builtins.property
+    def first(self) -> _containers.RepeatedCompositeFieldContainer[_timestamp_pb2.Timestamp]:
+        """dry run: the first instants, ten at most"""
+
+    @_builtins.property
+    def last(self) -> _timestamp_pb2.Timestamp:
+        """dry run: the last instant"""
+
+    def __init__(
+        self,
+        *,
+        backfill: Global___Backfill | None = ...,
+        first: _abc.Iterable[_timestamp_pb2.Timestamp] | None = ...,
+        last: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["backfill", b"backfill", "last", b"last"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backfill", b"backfill", "first", b"first", "last", b"last"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartBackfillResponse: _TypeAlias = StartBackfillResponse  # noqa: Y015
+
+@_typing.final
+class GetBackfillRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBackfillRequest: _TypeAlias = GetBackfillRequest  # noqa: Y015
+
+@_typing.final
+class ListBackfillsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    LAST_ID_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """empty: of all jobs"""
+    page_size: _builtins.int
+    last_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        last_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "last_id", b"last_id", "page_size", b"page_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBackfillsRequest: _TypeAlias = ListBackfillsRequest  # noqa: Y015
+
+@_typing.final
+class ListBackfillsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKFILLS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_FIELD_NUMBER: _builtins.int
+    next_page: _builtins.str
+    """goes back in as last_id"""
+    @_builtins.property
+    def backfills(self) -> _containers.RepeatedCompositeFieldContainer[Global___Backfill]: ...
+    def __init__(
+        self,
+        *,
+        backfills: _abc.Iterable[Global___Backfill] | None = ...,
+        next_page: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backfills", b"backfills", "next_page", b"next_page"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBackfillsResponse: _TypeAlias = ListBackfillsResponse  # noqa: Y015
+
+@_typing.final
+class CancelBackfillRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    reason: _builtins.str
+    dry_run: _builtins.bool
+    """only say how it is"""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "id", b"id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelBackfillRequest: _TypeAlias = CancelBackfillRequest  # noqa: Y015
+
+@_typing.final
+class Backfill(_message.Message):
+    """A backfill. Its executions are <job>@<instant>~<the 12 digits of its id>, of cause 'backfill'."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    FROM_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    PARALLEL_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    STARTED_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    COMPLETED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    BEGAN_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """<job>~<12 hex digits>"""
+    job_id: _builtins.str
+    state: _builtins.str
+    """RUNNING, DONE, CANCELLED"""
+    parallel: _builtins.int
+    """executions open at once, at most"""
+    total: _builtins.int
+    """instants in the range"""
+    started: _builtins.int
+    """executions made so far"""
+    open: _builtins.int
+    """of them: not ended"""
+    completed: _builtins.int
+    failed: _builtins.int
+    skipped: _builtins.int
+    cancelled: _builtins.int
+    lost: _builtins.int
+    reason: _builtins.str
+    """why it was cancelled"""
+    @_builtins.property
+    def to(self) -> _timestamp_pb2.Timestamp:
+        """exclusive"""
+
+    @_builtins.property
+    def began_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        state: _builtins.str = ...,
+        to: _timestamp_pb2.Timestamp | None = ...,
+        parallel: _builtins.int = ...,
+        total: _builtins.int = ...,
+        started: _builtins.int = ...,
+        open: _builtins.int = ...,
+        completed: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        skipped: _builtins.int = ...,
+        cancelled: _builtins.int = ...,
+        lost: _builtins.int = ...,
+        began_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["began_time", b"began_time", "end_time", b"end_time", "from", b"from", "to", b"to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["began_time", b"began_time", "cancelled", b"cancelled", "completed", b"completed", "end_time", b"end_time", "failed", b"failed", "from", b"from", "id", b"id", "job_id", b"job_id", "lost", b"lost", "open", b"open", "parallel", b"parallel", "reason", b"reason", "skipped", b"skipped", "started", b"started", "state", b"state", "to", b"to", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Backfill: _TypeAlias = Backfill  # noqa: Y015

@@ -115,6 +115,26 @@ class JobServiceStub:
                 request_serializer=job_dot_v1_dot_job__pb2.BatchDeleteJobsRequest.SerializeToString,
                 response_deserializer=job_dot_v1_dot_job__pb2.BatchDeleteJobsResponse.FromString,
                 _registered_method=True)
+        self.StartBackfill = channel.unary_unary(
+                '/job.v1.JobService/StartBackfill',
+                request_serializer=job_dot_v1_dot_job__pb2.StartBackfillRequest.SerializeToString,
+                response_deserializer=job_dot_v1_dot_job__pb2.StartBackfillResponse.FromString,
+                _registered_method=True)
+        self.GetBackfill = channel.unary_unary(
+                '/job.v1.JobService/GetBackfill',
+                request_serializer=job_dot_v1_dot_job__pb2.GetBackfillRequest.SerializeToString,
+                response_deserializer=job_dot_v1_dot_job__pb2.Backfill.FromString,
+                _registered_method=True)
+        self.ListBackfills = channel.unary_unary(
+                '/job.v1.JobService/ListBackfills',
+                request_serializer=job_dot_v1_dot_job__pb2.ListBackfillsRequest.SerializeToString,
+                response_deserializer=job_dot_v1_dot_job__pb2.ListBackfillsResponse.FromString,
+                _registered_method=True)
+        self.CancelBackfill = channel.unary_unary(
+                '/job.v1.JobService/CancelBackfill',
+                request_serializer=job_dot_v1_dot_job__pb2.CancelBackfillRequest.SerializeToString,
+                response_deserializer=job_dot_v1_dot_job__pb2.Backfill.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer:
@@ -233,6 +253,34 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StartBackfill(self, request, context):
+        """Runs the instants of a job's schedule in a range, at most so many at once. What ran already keeps its verdicts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBackfill(self, request, context):
+        """How far a backfill is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBackfills(self, request, context):
+        """Backfills that run or ran, the latest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelBackfill(self, request, context):
+        """Starts nothing more of a backfill and ends what of it is open as CANCELLED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -315,6 +363,26 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.BatchDeleteJobs,
                     request_deserializer=job_dot_v1_dot_job__pb2.BatchDeleteJobsRequest.FromString,
                     response_serializer=job_dot_v1_dot_job__pb2.BatchDeleteJobsResponse.SerializeToString,
+            ),
+            'StartBackfill': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartBackfill,
+                    request_deserializer=job_dot_v1_dot_job__pb2.StartBackfillRequest.FromString,
+                    response_serializer=job_dot_v1_dot_job__pb2.StartBackfillResponse.SerializeToString,
+            ),
+            'GetBackfill': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBackfill,
+                    request_deserializer=job_dot_v1_dot_job__pb2.GetBackfillRequest.FromString,
+                    response_serializer=job_dot_v1_dot_job__pb2.Backfill.SerializeToString,
+            ),
+            'ListBackfills': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBackfills,
+                    request_deserializer=job_dot_v1_dot_job__pb2.ListBackfillsRequest.FromString,
+                    response_serializer=job_dot_v1_dot_job__pb2.ListBackfillsResponse.SerializeToString,
+            ),
+            'CancelBackfill': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelBackfill,
+                    request_deserializer=job_dot_v1_dot_job__pb2.CancelBackfillRequest.FromString,
+                    response_serializer=job_dot_v1_dot_job__pb2.Backfill.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -750,6 +818,114 @@ class JobService:
             '/job.v1.JobService/BatchDeleteJobs',
             job_dot_v1_dot_job__pb2.BatchDeleteJobsRequest.SerializeToString,
             job_dot_v1_dot_job__pb2.BatchDeleteJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartBackfill(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/job.v1.JobService/StartBackfill',
+            job_dot_v1_dot_job__pb2.StartBackfillRequest.SerializeToString,
+            job_dot_v1_dot_job__pb2.StartBackfillResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBackfill(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/job.v1.JobService/GetBackfill',
+            job_dot_v1_dot_job__pb2.GetBackfillRequest.SerializeToString,
+            job_dot_v1_dot_job__pb2.Backfill.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBackfills(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/job.v1.JobService/ListBackfills',
+            job_dot_v1_dot_job__pb2.ListBackfillsRequest.SerializeToString,
+            job_dot_v1_dot_job__pb2.ListBackfillsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelBackfill(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/job.v1.JobService/CancelBackfill',
+            job_dot_v1_dot_job__pb2.CancelBackfillRequest.SerializeToString,
+            job_dot_v1_dot_job__pb2.Backfill.FromString,
             options,
             channel_credentials,
             insecure,

@@ -65,6 +65,14 @@ class JobServiceStub:
     """Resumes up to 10 000 jobs, all or none."""
     BatchDeleteJobs: _grpc.UnaryUnaryMultiCallable[_job_pb2.BatchDeleteJobsRequest, _job_pb2.BatchDeleteJobsResponse]
     """Deletes up to 10 000 jobs, all or none."""
+    StartBackfill: _grpc.UnaryUnaryMultiCallable[_job_pb2.StartBackfillRequest, _job_pb2.StartBackfillResponse]
+    """Runs the instants of a job's schedule in a range, at most so many at once. What ran already keeps its verdicts."""
+    GetBackfill: _grpc.UnaryUnaryMultiCallable[_job_pb2.GetBackfillRequest, _job_pb2.Backfill]
+    """How far a backfill is."""
+    ListBackfills: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListBackfillsRequest, _job_pb2.ListBackfillsResponse]
+    """Backfills that run or ran, the latest first."""
+    CancelBackfill: _grpc.UnaryUnaryMultiCallable[_job_pb2.CancelBackfillRequest, _job_pb2.Backfill]
+    """Starts nothing more of a backfill and ends what of it is open as CANCELLED."""
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
@@ -103,6 +111,14 @@ class JobServiceAsyncStub(JobServiceStub):
     """Resumes up to 10 000 jobs, all or none."""
     BatchDeleteJobs: _aio.UnaryUnaryMultiCallable[_job_pb2.BatchDeleteJobsRequest, _job_pb2.BatchDeleteJobsResponse]  # type: ignore[assignment]
     """Deletes up to 10 000 jobs, all or none."""
+    StartBackfill: _aio.UnaryUnaryMultiCallable[_job_pb2.StartBackfillRequest, _job_pb2.StartBackfillResponse]  # type: ignore[assignment]
+    """Runs the instants of a job's schedule in a range, at most so many at once. What ran already keeps its verdicts."""
+    GetBackfill: _aio.UnaryUnaryMultiCallable[_job_pb2.GetBackfillRequest, _job_pb2.Backfill]  # type: ignore[assignment]
+    """How far a backfill is."""
+    ListBackfills: _aio.UnaryUnaryMultiCallable[_job_pb2.ListBackfillsRequest, _job_pb2.ListBackfillsResponse]  # type: ignore[assignment]
+    """Backfills that run or ran, the latest first."""
+    CancelBackfill: _aio.UnaryUnaryMultiCallable[_job_pb2.CancelBackfillRequest, _job_pb2.Backfill]  # type: ignore[assignment]
+    """Starts nothing more of a backfill and ends what of it is open as CANCELLED."""
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     """CRUD of jobs, pause, resume and run now, in single and in bulk."""
@@ -234,5 +250,37 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.BatchDeleteJobsResponse, _abc.Awaitable[_job_pb2.BatchDeleteJobsResponse]]:
         """Deletes up to 10 000 jobs, all or none."""
+
+    @_abc_1.abstractmethod
+    def StartBackfill(
+        self,
+        request: _job_pb2.StartBackfillRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.StartBackfillResponse, _abc.Awaitable[_job_pb2.StartBackfillResponse]]:
+        """Runs the instants of a job's schedule in a range, at most so many at once. What ran already keeps its verdicts."""
+
+    @_abc_1.abstractmethod
+    def GetBackfill(
+        self,
+        request: _job_pb2.GetBackfillRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.Backfill, _abc.Awaitable[_job_pb2.Backfill]]:
+        """How far a backfill is."""
+
+    @_abc_1.abstractmethod
+    def ListBackfills(
+        self,
+        request: _job_pb2.ListBackfillsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.ListBackfillsResponse, _abc.Awaitable[_job_pb2.ListBackfillsResponse]]:
+        """Backfills that run or ran, the latest first."""
+
+    @_abc_1.abstractmethod
+    def CancelBackfill(
+        self,
+        request: _job_pb2.CancelBackfillRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.Backfill, _abc.Awaitable[_job_pb2.Backfill]]:
+        """Starts nothing more of a backfill and ends what of it is open as CANCELLED."""
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
