@@ -6,24 +6,27 @@ from collections.abc import AsyncIterator
 
 from dts import bounds
 from dts.api import tasks, values, views
+from dts.api.batch_methods import BatchMethods
 from dts.api.ids import parse_execution_id
+from dts.api.wanted import cause_of, job_of, span_of, statuses_of
 from dts.errors import InvalidArgument
 from dts.gen.execution.v1 import execution_pb2 as execution
-from dts.model import Execution, ExecutionQuery, Instant, Key, Range, Status
+from dts.model import Execution, ExecutionQuery, Key, Range, Status
 from dts.services.audit import AuditService
-from dts.services.executions import OPEN, ExecutionService, Wanted
+from dts.services.batches import Batches
+from dts.services.executions import ExecutionService, Wanted
 from dts.services.ids import check_job_id, check_request_id
 
 ATTEMPT_MAX = 2**31 - 1
-_FAILURES = frozenset({Status.FAILED, Status.LOST, Status.SKIPPED, Status.CANCELLED})
 _AUDITED_MS = 24 * 3_600_000  # an audit that names no start looks back so far
 
 
-class ExecutionMethods:
+class ExecutionMethods(BatchMethods):
     """Each method raises DtsError for what the caller did or the world is; anything else is a bug."""
 
     def __init__(self, executions: ExecutionService, audit: AuditService) -> None:
         self._executions = executions
+        self._batches = Batches(executions)
         self._audit = audit
 
     async def GetExecution(self, request: execution.GetExecutionRequest) -> execution.ExecutionResponse:
@@ -49,7 +52,9 @@ class ExecutionMethods:
     async def CancelExecution(self, request: execution.CancelExecutionRequest) -> execution.ExecutionResponse:
         """Ends an open execution as CANCELLED."""
         reason = values.text(request.reason, bounds.NAME_LENGTH, "reason")
-        found, earlier = await self._executions.cancel(parse_execution_id(request.id), reason)
+        key = parse_execution_id(request.id)
+        act = self._executions.cancellable(key) if request.dry_run else self._executions.cancel(key, reason)
+        found, earlier = await act
         return views.execution_message(found, tuple(earlier))
 
     async def RetryExecution(self, request: execution.RetryExecutionRequest) -> execution.RetryExecutionResponse:
@@ -59,6 +64,10 @@ class ExecutionMethods:
         if request.HasField("task") and request.task.WhichOneof("kind") is not None:
             tasks.check(request.task)
             arguments = tasks.body(request.task, 0)
+        if request.dry_run:
+            found, _ = await self._executions.get(key)
+            await self._executions.retriable(found)
+            return execution.RetryExecutionResponse()
         return execution.RetryExecutionResponse(execution_id=await self._executions.retry(key, arguments, request_id))
 
     async def GetOutput(self, request: execution.GetOutputRequest) -> execution.GetOutputResponse:
@@ -99,7 +108,7 @@ class ExecutionMethods:
     async def ListVerdicts(self, request: execution.ListVerdictsRequest) -> execution.ListVerdictsResponse:
         """Verdicts of due instants in order of time: executions, and ranges of instants that did not run."""
         limit = values.page_size(request)
-        start, until = _span(request)
+        start, until = span_of(request)
         job_id = await self._known(request.job_id)
         statuses, kinds = _verdict(request.verdict)
         before = _place(request.page_token) if request.page_token else None
@@ -147,32 +156,11 @@ class ExecutionMethods:
         return job_id
 
 
-def _span(request: execution.ListExecutionsRequest | execution.ListVerdictsRequest) -> tuple[Instant, Instant]:
-    """From (inclusive) and to (exclusive); 0: not given."""
-    start = values.instant(getattr(request, "from"), "from") if request.HasField("from") else 0
-    until = values.instant(request.to, "to") if request.HasField("to") else 0
-    if until and start > until:
-        raise InvalidArgument("from", "is after to")
-    return start, until
-
-
 def _wanted(request: execution.ListExecutionsRequest) -> Wanted:
-    job_id = check_job_id(request.job_id, "job_id") if request.job_id else ""
-    start, until = _span(request)
-    name = request.status.upper()
-    running = {"RUNNING": True, "PLACED": False}.get(name)
-    if not name:
-        statuses: frozenset[Status] = frozenset()
-    elif name in ("OPEN", "FAILURES"):
-        statuses = OPEN if name == "OPEN" else _FAILURES
-    elif running is not None:
-        statuses = frozenset({Status.PLACED})
-    elif name in Status.__members__:
-        statuses = frozenset({Status[name]})
-    else:
-        valid = ", ".join([*Status.__members__, "RUNNING", "open", "failures"])
-        raise InvalidArgument("status", f"{request.status[:40]!r} is none of {valid}")
-    return Wanted(ExecutionQuery(job_id, statuses, start, until), running)
+    start, until = span_of(request)
+    statuses, running = statuses_of(request.status, "status")
+    query = ExecutionQuery(job_of(request.job_id, "job_id"), statuses, start, until)
+    return Wanted(query, running, cause_of(request.cause, "cause"))
 
 
 def _verdict(text: str) -> tuple[frozenset[Status], tuple[bool, bool]]:

@@ -27,6 +27,18 @@ def parse_execution_id(text: str, field: str = "id") -> Key:
     raise InvalidArgument(field, f"{shown!r} is no execution id; its form is {FORM}")
 
 
+_BACKFILL = re.compile(r"([A-Za-z0-9._-]{1,64})~([0-9a-f]{12})", re.ASCII)
+
+
+def parse_backfill_id(text: str, field: str = "id") -> tuple[str, str]:
+    """The job and the nonce of the executions. Raises InvalidArgument, which says the form, for what is no backfill's id."""
+    match = _BACKFILL.fullmatch(text)
+    if match is None or match[1] in (".", ".."):
+        shown = text if len(text) <= 120 else text[:117] + "..."
+        raise InvalidArgument(field, f"{shown!r} is no backfill's id; its form is <job>~<12 hex digits>")
+    return match[1], match[2]
+
+
 @lru_cache(maxsize=1_000)
 def _instant(year: int, month: int, day: int, hour: int, minute: int, second: int, ms: int) -> Instant | None:
     """UTC ms, or None for a date or time that does not exist."""

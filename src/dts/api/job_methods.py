@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import wraps
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
 from dts import bounds
 from dts.api import documents, edits, tasks, values, views
-from dts.api.reading import enum_names
-from dts.errors import InvalidArgument, NotFound
+from dts.api.backfill_methods import BackfillMethods
+from dts.api.job_batches import JobBatchMethods, bounded, in_item
+from dts.api.job_filter import Filter
+from dts.errors import FailedPrecondition, InvalidArgument, NotFound
 from dts.gen.job.v1 import job_pb2 as job
-from dts.model import JobState, ScheduleSpec, Status, StoredJob
+from dts.model import JobState, ScheduleSpec, StoredJob
 from dts.services.ids import check_job_id, check_request_id, job_id_of
 from dts.services.jobs import Change, JobService
 from dts.services.schedules import explain
 
 SCANNED_JOBS = 5_000  # rows looked through for one page of a filtered list
 PREVIEWED = 5  # instants of a preview that names no count
-_DONE = frozenset({job.PAUSED, job.CANCELLED, job.COMPLETED})
-
 NAMESAKES = 20  # jobs looked at for one that has the name that was taken for an id
 
 Q = TypeVar("Q", bound=Message)
@@ -30,7 +30,7 @@ A = TypeVar("A", bound=Message)
 
 def _hints_at_names(
     method: Callable[[JobMethods, Q], Awaitable[A]],
-) -> Callable[[JobMethods, Q], Awaitable[A]]:
+) -> Callable[[JobMethods, Q], Coroutine[Any, Any, A]]:
     """A job that is not found may have been called by its name: the refusal then says its id."""
 
     @wraps(method)
@@ -46,7 +46,7 @@ def _hints_at_names(
     return hinting
 
 
-class JobMethods:
+class JobMethods(JobBatchMethods, BackfillMethods):
     """Each method raises DtsError for what the caller did or the world is; anything else is a bug."""
 
     def __init__(self, jobs: JobService) -> None:
@@ -107,11 +107,27 @@ class JobMethods:
         """Runs a job now, beside its schedule."""
         id, request_id = check_job_id(request.id), check_request_id(request.request_id)
         arguments = b""
-        if request.HasField("task") and request.task.WhichOneof("kind") is not None:
+        changed = request.HasField("task") and request.task.WhichOneof("kind") is not None
+        if changed:
             tasks.check(request.task)
             row = await self._jobs.stored(id)
             arguments = tasks.body(request.task, job.JobResponse.FromString(row.document).timeout)
+        if request.dry_run:
+            return await self._would_run(id, request.task if changed else None)
         return job.RunJobResponse(execution_id=await self._jobs.run(id, arguments, request_id))
+
+    @_hints_at_names
+    async def StartBackfill(self, request: job.StartBackfillRequest) -> job.StartBackfillResponse:
+        """Runs the instants of a job's schedule in a range, at most so many at once."""
+        return await super().StartBackfill(request)
+
+    async def _would_run(self, id: str, changed: job.Task | None) -> job.RunJobResponse:
+        row = await self._jobs.stored(id)
+        if row.state is JobState.CANCELLED:
+            raise FailedPrecondition(f"job {id!r} is cancelled: resume it first")
+        document = job.JobResponse.FromString(row.document)
+        own = tasks.task_of(document.task if document.HasField("task") else None, document.metadata)
+        return job.RunJobResponse(task=changed or own, revision=row.revision)
 
     async def ListRevisions(self, request: job.ListRevisionsRequest) -> job.ListRevisionsResponse:
         """All revisions of a job, newest first."""
@@ -135,7 +151,7 @@ class JobMethods:
         """Jobs by id, a page at a time."""
         limit = values.page_size(request)
         after = check_job_id(request.last_id, "last_id") if request.last_id else ""
-        chosen = _Filter(request)
+        chosen = Filter(request)
         found: list[job.JobResponse] = []
         scanned, more = 0, True
         while more and len(found) <= limit and scanned < SCANNED_JOBS:
@@ -154,38 +170,9 @@ class JobMethods:
 
     async def BatchCreateJobs(self, request: job.BatchCreateJobsRequest) -> job.BatchCreateJobsResponse:
         """Creates up to 10 000 jobs, all or none."""
-        _bounded(len(request.jobs), "jobs")
+        bounded(len(request.jobs), "jobs")
         ids, existing = await self._create(request.jobs)
         return job.BatchCreateJobsResponse(job_ids=ids, existing=existing)
-
-    async def BatchUpdateJobs(self, request: job.BatchUpdateJobsRequest) -> job.BatchUpdateJobsResponse:
-        """Updates up to 10 000 jobs, all or none."""
-        _bounded(len(request.jobs), "jobs")
-        changes, index = [], 0
-        try:
-            for index, each in enumerate(request.jobs):  # noqa: B007 - for the message
-                changes.append(self._update(each))
-        except InvalidArgument as error:
-            raise _in_item(error, index, len(request.jobs) + 1) from None
-        return job.BatchUpdateJobsResponse(revisions=_numbers(await self._jobs.change(changes, settle=True)))
-
-    async def BatchPauseJobs(self, request: job.BatchPauseJobsRequest) -> job.BatchPauseJobsResponse:
-        """Pauses up to 10 000 jobs, all or none."""
-        edit = self._pause(request)
-        rows = await self._jobs.change([Change(id, edit) for id in _ids(request.ids)], settle=True)
-        return job.BatchPauseJobsResponse(revisions=_numbers(rows))
-
-    async def BatchResumeJobs(self, request: job.BatchResumeJobsRequest) -> job.BatchResumeJobsResponse:
-        """Resumes up to 10 000 jobs, all or none."""
-        edit = edits.resume(self._jobs.now())
-        rows = await self._jobs.change([Change(id, edit) for id in _ids(request.ids)], settle=True)
-        return job.BatchResumeJobsResponse(revisions=_numbers(rows))
-
-    async def BatchDeleteJobs(self, request: job.BatchDeleteJobsRequest) -> job.BatchDeleteJobsResponse:
-        """Deletes up to 10 000 jobs, all or none."""
-        edit = edits.end("delete", JobState.DELETED)
-        rows = await self._jobs.change([Change(id, edit) for id in _ids(request.ids)], settle=True)
-        return job.BatchDeleteJobsResponse(deleted=len(rows))
 
     # ---- shared ----
 
@@ -208,7 +195,7 @@ class JobMethods:
                 if id not in repeats:
                     revisions.append(documents.created(each, id, now, marks.get(index, "")))
         except InvalidArgument as error:
-            raise _in_item(error, index, len(requests)) from None
+            raise in_item(error, index, len(requests)) from None
         await self._jobs.create(revisions)
         return ids, len(ids) - len(revisions)
 
@@ -223,16 +210,8 @@ class JobMethods:
                     marks[index] = documents.fingerprint(requests[index])
                 ids.append(_chosen_id(requests[index]) if name else next(fresh))
         except InvalidArgument as error:
-            raise _in_item(error, index, len(requests)) from None
+            raise in_item(error, index, len(requests)) from None
         return ids, marks
-
-    def _update(self, request: job.UpdateJobRequest) -> Change:
-        id, revision = check_job_id(request.id), values.within(request.revision, 0, 2**63 - 1, "revision")
-        return Change(id, edits.update(request, self._jobs.now()), revision)
-
-    def _pause(self, request: job.PauseJobRequest | job.BatchPauseJobsRequest) -> edits.Edit:
-        until = values.instant(request.until, "until") if request.HasField("until") else None
-        return edits.pause(request.note, request.by, until, self._jobs.now())
 
     async def _job(self, id: str) -> job.JobResponse:
         seen = await self._jobs.get(id)
@@ -243,69 +222,7 @@ class JobMethods:
         return views.job_message(seen, self._jobs.now())
 
 
-class _Filter:
-    """Which jobs a list shows. `states`: what the store can tell apart; `narrow`: not all jobs are shown."""
-
-    def __init__(self, request: job.ListJobsRequest) -> None:
-        self._active = request.status.lower() == "active"
-        self._status = job.UNSPECIFIED if self._active else _status(request.status)
-        self._last = _last_status(request.last_status)
-        values.text(request.tag, bounds.TAG_LENGTH, "tag")
-        values.text(request.name_contains, bounds.NAME_LENGTH, "name_contains")
-        self.narrow = bool(request.status or self._last or request.tag or request.name_contains)
-        self.states: frozenset[int] = frozenset()
-        if self._status == job.CANCELLED:
-            self.states = frozenset({JobState.CANCELLED})
-        elif self._active or self._status != job.UNSPECIFIED:
-            self.states = frozenset({JobState.ACTIVE, JobState.PAUSED})  # a pause may have ended by itself
-
-    def shows(self, shown: job.JobResponse) -> bool:
-        """Whether a job is wanted."""
-        if self._active and shown.status in _DONE:
-            return False
-        if self._status not in (job.UNSPECIFIED, shown.status):
-            return False
-        return not self._last or shown.last_status == self._last
-
-
-def _status(text: str) -> job.JobStatus.ValueType:
-    if not text:
-        return job.UNSPECIFIED
-    name = enum_names(job.JobStatus.DESCRIPTOR).get(text.upper())
-    if name is None:
-        raise InvalidArgument("status", f"{text[:40]!r} is none of active, {', '.join(job.JobStatus.keys())}")
-    return job.JobStatus.Value(name)
-
-
-def _last_status(text: str) -> str:
-    ended = [status.name for status in Status if status.terminal]
-    if text and text.upper() not in ended:
-        raise InvalidArgument("last_status", f"{text[:40]!r} is none of {', '.join(ended)}")
-    return text.upper()
-
-
 def _chosen_id(request: job.CreateJobRequest) -> str:
     """The id that a request chooses, or the one that its request id stands for."""
     check_request_id(request.request_id)
     return check_job_id(request.id) if request.id else job_id_of(request.request_id)
-
-
-def _ids(ids: Sequence[str]) -> list[str]:
-    _bounded(len(ids), "ids")
-    return [check_job_id(id, f"ids[{index}]") for index, id in enumerate(ids)]
-
-
-def _bounded(count: int, field: str) -> None:
-    if count > bounds.BULK_JOBS:
-        raise InvalidArgument(field, f"{count} in one request; at most {bounds.BULK_JOBS}")
-
-
-def _numbers(rows: Sequence[StoredJob]) -> list[int]:
-    return [row.revision for row in rows]
-
-
-def _in_item(error: InvalidArgument, index: int, count: int) -> InvalidArgument:
-    """The error with its place in a request for many jobs."""
-    if count == 1:
-        return error
-    return InvalidArgument(f"jobs[{index}].{error.field}" if error.field else f"jobs[{index}]", error.problem)

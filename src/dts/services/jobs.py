@@ -191,6 +191,11 @@ class JobService:
             return rows
         raise AssertionError("the last attempt returns or raises")
 
+    async def would_change(self, changes: Sequence[Change]) -> list[StoredJob]:
+        """The rows that `change` would give; nothing is written. Raises what it would raise now."""
+        rows, _ = await self._edited(changes)
+        return rows
+
     async def _edited(self, changes: Sequence[Change]) -> tuple[list[StoredJob], list[Revision]]:
         """The rows after the edits, and the revisions that make them so."""
         found = await self._store.get([change.job for change in changes])

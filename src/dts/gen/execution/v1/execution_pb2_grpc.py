@@ -55,6 +55,16 @@ class ExecutionServiceStub:
                 request_serializer=execution_dot_v1_dot_execution__pb2.RetryExecutionRequest.SerializeToString,
                 response_deserializer=execution_dot_v1_dot_execution__pb2.RetryExecutionResponse.FromString,
                 _registered_method=True)
+        self.CancelExecutions = channel.unary_unary(
+                '/execution.v1.ExecutionService/CancelExecutions',
+                request_serializer=execution_dot_v1_dot_execution__pb2.CancelExecutionsRequest.SerializeToString,
+                response_deserializer=execution_dot_v1_dot_execution__pb2.CancelExecutionsResponse.FromString,
+                _registered_method=True)
+        self.RetryExecutions = channel.unary_unary(
+                '/execution.v1.ExecutionService/RetryExecutions',
+                request_serializer=execution_dot_v1_dot_execution__pb2.RetryExecutionsRequest.SerializeToString,
+                response_deserializer=execution_dot_v1_dot_execution__pb2.RetryExecutionsResponse.FromString,
+                _registered_method=True)
         self.GetOutput = channel.unary_unary(
                 '/execution.v1.ExecutionService/GetOutput',
                 request_serializer=execution_dot_v1_dot_execution__pb2.GetOutputRequest.SerializeToString,
@@ -109,6 +119,20 @@ class ExecutionServiceServicer:
 
     def RetryExecution(self, request, context):
         """A new execution of an ended one's job; the old verdict stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelExecutions(self, request, context):
+        """Cancels up to 1 000 open executions that fit a filter, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryExecutions(self, request, context):
+        """Retries up to 1 000 ended executions that fit a filter, the newest first: a new execution for each.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -171,6 +195,16 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     servicer.RetryExecution,
                     request_deserializer=execution_dot_v1_dot_execution__pb2.RetryExecutionRequest.FromString,
                     response_serializer=execution_dot_v1_dot_execution__pb2.RetryExecutionResponse.SerializeToString,
+            ),
+            'CancelExecutions': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelExecutions,
+                    request_deserializer=execution_dot_v1_dot_execution__pb2.CancelExecutionsRequest.FromString,
+                    response_serializer=execution_dot_v1_dot_execution__pb2.CancelExecutionsResponse.SerializeToString,
+            ),
+            'RetryExecutions': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryExecutions,
+                    request_deserializer=execution_dot_v1_dot_execution__pb2.RetryExecutionsRequest.FromString,
+                    response_serializer=execution_dot_v1_dot_execution__pb2.RetryExecutionsResponse.SerializeToString,
             ),
             'GetOutput': grpc.unary_unary_rpc_method_handler(
                     servicer.GetOutput,
@@ -307,6 +341,60 @@ class ExecutionService:
             '/execution.v1.ExecutionService/RetryExecution',
             execution_dot_v1_dot_execution__pb2.RetryExecutionRequest.SerializeToString,
             execution_dot_v1_dot_execution__pb2.RetryExecutionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelExecutions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/execution.v1.ExecutionService/CancelExecutions',
+            execution_dot_v1_dot_execution__pb2.CancelExecutionsRequest.SerializeToString,
+            execution_dot_v1_dot_execution__pb2.CancelExecutionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryExecutions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/execution.v1.ExecutionService/RetryExecutions',
+            execution_dot_v1_dot_execution__pb2.RetryExecutionsRequest.SerializeToString,
+            execution_dot_v1_dot_execution__pb2.RetryExecutionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,10 @@ class ExecutionServiceStub:
     """Ends an open execution as CANCELLED."""
     RetryExecution: _grpc.UnaryUnaryMultiCallable[_execution_pb2.RetryExecutionRequest, _execution_pb2.RetryExecutionResponse]
     """A new execution of an ended one's job; the old verdict stays."""
+    CancelExecutions: _grpc.UnaryUnaryMultiCallable[_execution_pb2.CancelExecutionsRequest, _execution_pb2.CancelExecutionsResponse]
+    """Cancels up to 1 000 open executions that fit a filter, the newest first."""
+    RetryExecutions: _grpc.UnaryUnaryMultiCallable[_execution_pb2.RetryExecutionsRequest, _execution_pb2.RetryExecutionsResponse]
+    """Retries up to 1 000 ended executions that fit a filter, the newest first: a new execution for each."""
     GetOutput: _grpc.UnaryUnaryMultiCallable[_execution_pb2.GetOutputRequest, _execution_pb2.GetOutputResponse]
     """What an attempt wrote: head and tail, and how much between them was cut."""
     FollowOutput: _grpc.UnaryStreamMultiCallable[_execution_pb2.FollowOutputRequest, _execution_pb2.FollowOutputResponse]
@@ -65,6 +69,10 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     """Ends an open execution as CANCELLED."""
     RetryExecution: _aio.UnaryUnaryMultiCallable[_execution_pb2.RetryExecutionRequest, _execution_pb2.RetryExecutionResponse]  # type: ignore[assignment]
     """A new execution of an ended one's job; the old verdict stays."""
+    CancelExecutions: _aio.UnaryUnaryMultiCallable[_execution_pb2.CancelExecutionsRequest, _execution_pb2.CancelExecutionsResponse]  # type: ignore[assignment]
+    """Cancels up to 1 000 open executions that fit a filter, the newest first."""
+    RetryExecutions: _aio.UnaryUnaryMultiCallable[_execution_pb2.RetryExecutionsRequest, _execution_pb2.RetryExecutionsResponse]  # type: ignore[assignment]
+    """Retries up to 1 000 ended executions that fit a filter, the newest first: a new execution for each."""
     GetOutput: _aio.UnaryUnaryMultiCallable[_execution_pb2.GetOutputRequest, _execution_pb2.GetOutputResponse]  # type: ignore[assignment]
     """What an attempt wrote: head and tail, and how much between them was cut."""
     FollowOutput: _aio.UnaryStreamMultiCallable[_execution_pb2.FollowOutputRequest, _execution_pb2.FollowOutputResponse]  # type: ignore[assignment]
@@ -110,6 +118,22 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_execution_pb2.RetryExecutionResponse, _abc.Awaitable[_execution_pb2.RetryExecutionResponse]]:
         """A new execution of an ended one's job; the old verdict stays."""
+
+    @_abc_1.abstractmethod
+    def CancelExecutions(
+        self,
+        request: _execution_pb2.CancelExecutionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_execution_pb2.CancelExecutionsResponse, _abc.Awaitable[_execution_pb2.CancelExecutionsResponse]]:
+        """Cancels up to 1 000 open executions that fit a filter, the newest first."""
+
+    @_abc_1.abstractmethod
+    def RetryExecutions(
+        self,
+        request: _execution_pb2.RetryExecutionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_execution_pb2.RetryExecutionsResponse, _abc.Awaitable[_execution_pb2.RetryExecutionsResponse]]:
+        """Retries up to 1 000 ended executions that fit a filter, the newest first: a new execution for each."""
 
     @_abc_1.abstractmethod
     def GetOutput(
