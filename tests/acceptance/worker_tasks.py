@@ -123,3 +123,47 @@ def die_with_a_child(path: str) -> None:
     child = subprocess.Popen(["/bin/sleep", "300"], start_new_session=True)
     Path(path).write_text(f"{os.getpid()} {child.pid}")
     os._exit(3)
+
+
+def take(mib: int) -> None:
+    """Takes so much memory, then waits."""
+    kept = b"x" * (mib << 20)
+    time.sleep(60)
+    del kept
+
+
+def share(mib: int, processes: int) -> int:
+    """Takes so much memory and shares it with children for a while."""
+    kept = b"x" * (mib << 20)
+    children = []
+    for _ in range(processes):
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(1)
+            os._exit(len(kept) == 0)
+        children.append(pid)
+    return sum(os.waitpid(pid, 0)[1] == 0 for pid in children)
+
+
+def process_id() -> int:
+    return os.getpid()
+
+
+def fork_and_return(path: str) -> int:
+    """Leaves a child, one in a session of its own, and one that is nobody's child and does not know its task."""
+    hide = f"(setsid env -i sh -c 'sleep 300 & echo $! >> {path}' &)"
+    for command in (["/bin/sleep", "300"], ["setsid", "/bin/sleep", "300"]):
+        child = subprocess.Popen(command)
+        with Path(path).open("a") as file:
+            file.write(f"{child.pid}\n")
+    subprocess.run(hide, shell=True, check=True)
+    while len(Path(path).read_text().split()) < 3:
+        time.sleep(0.005)
+    return os.getpid()
+
+
+def scratch() -> None:
+    """Writes to its scratch folder."""
+    folder = Path(os.environ["DTS_SCRATCH"])
+    folder.joinpath("f").write_text("x")
+    assert os.environ["TMPDIR"] == str(folder)

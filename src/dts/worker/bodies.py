@@ -16,6 +16,7 @@ from dts.worker.frames import encode
 
 DISTINCT_BODIES = 20_000
 PACKAGED = "custom "  # before a package's type: it cannot take the place of a built-in one
+ALONE = "alone"  # the kind of python tasks with requests: each runs in a process of its own, where they are held
 PYTHON = "python "  # before the function in the kind of python tasks
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]

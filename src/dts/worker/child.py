@@ -1,17 +1,13 @@
 """A child of the pool: takes chunks of python calls, runs them one after the other, writes results to shared memory.
 
-Frames from the worker: [specs, items] with specs [function, encoded arguments] and items [spec, job, instant, nonce, attempt,
-fencing]; ["go"] when a full result area was read. To the worker: ["r"] there are results, ["f"] the area is full, ["o", index,
-bytes] output.
+Frames from the worker: [specs, items] with specs [function, encoded arguments, kill_grace_ms] and items [spec, job, instant,
+nonce, attempt, fencing]; ["go"] when a full result area was read. To the worker: ["r"] there are results, ["f"] the area is
+full, ["o", index, bytes] output. What a call left running is ended before its result is written.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import fcntl
-import importlib
-import inspect
 import io
 import os
 import signal
@@ -20,28 +16,19 @@ import struct
 import sys
 import termios
 import time
-import traceback
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from types import FrameType
 from typing import Any
 
-from dts.bounds import ERROR_BYTES, RESULT_BYTES
+from dts.worker import processes
+from dts.worker.calling import Caller
 from dts.worker.context import CURRENT, Context, execution_id
-from dts.worker.frames import Frames, decode, encode, pack
-from dts.worker.shared import COMPLETED, FAILED, SKIP, SKIPPED, STOP, STOPPED, Shared
-from dts.worker.texts import cut
+from dts.worker.frames import Frames, encode, pack
+from dts.worker.shared import SKIP, SKIPPED, STOP, STOPPED, Shared
 
 NOTIFY_NS = 1_000_000  # results are told at most so often, and at the end of a chunk
 LINE_BYTES = 4_096  # output is sent at a line's end or when there is so much of it
 DRAIN_S = 0.2  # how long the next call waits until what bypassed sys.stdout is read
 READ_BYTES = 256 * 1024
-
-Function = Callable[..., Any]
-
-
-class Stopped(BaseException):
-    """Raised in user code that was told to stop, so that it may clean up; the process ends after it."""
 
 
 class Capture(io.TextIOBase):
@@ -81,20 +68,6 @@ class Capture(io.TextIOBase):
             self._send(text.encode("utf-8", "backslashreplace"))
 
 
-@lru_cache(maxsize=10_000)
-def resolve(name: str) -> tuple[Function, bool]:
-    """`module:function` (dots allowed after the colon) and whether it is async. Raises ImportError, AttributeError, ValueError."""
-    module, colon, path = name.partition(":")
-    if not colon or not module or not path:
-        raise ValueError(f"{name!r} is not of the form module:function")
-    found: Any = importlib.import_module(module)
-    for part in path.split("."):
-        found = getattr(found, part)
-    if not callable(found):
-        raise TypeError(f"{name!r} is not callable")
-    return found, inspect.iscoroutinefunction(found)
-
-
 class Child:
     """The loop of one child."""
 
@@ -104,14 +77,13 @@ class Child:
         self._shared = Shared(memory)
         os.close(memory)
         self._capture = Capture(self._send_output)
-        self._runner: asyncio.Runner | None = None
+        self._caller = Caller(self._capture.write, lambda: self._shared.control(self._index) == STOP)
         self._index = 0
-        self._in_user_code = False
         self._told = 0
 
     def run(self) -> None:
         """Until the worker closes the socket."""
-        signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGTERM, self._caller.on_term)
         sys.stdout = sys.stderr = self._capture
         while frame := self._receive():
             specs, items = frame
@@ -125,13 +97,7 @@ class Child:
                 return frame
         return None
 
-    def _on_term(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        if self._in_user_code and self._shared.control(self._index) == STOP:
-            self._in_user_code = False
-            raise Stopped
-
-    def _run_chunk(self, specs: Sequence[tuple[str, bytes]], items: Sequence[Any]) -> bool:
+    def _run_chunk(self, specs: Sequence[tuple[str, bytes, int]], items: Sequence[Any]) -> bool:
         """False: told to stop, nothing more may run in this process."""
         shared, clock = self._shared, time.time_ns
         shared.offset = 0
@@ -145,7 +111,10 @@ class Child:
             if shared.begin(index, started) == SKIP:
                 self._finish((index, 0, 0, SKIPPED, "", ""))
                 continue
-            status, error, result = self._call(*specs[spec])
+            function, arguments, grace_ms = specs[spec]
+            status, error, result = self._caller.call(function, arguments)
+            if processes.has_children() and status != STOPPED:
+                processes.end_below(grace_ms / 1000)
             self._settle_output()
             ended = clock()
             self._finish((index, started, ended, status, error, result))
@@ -158,52 +127,6 @@ class Child:
         self._told = clock()
         self._channel.sendall(pack(["r"]))
         return True
-
-    def _call(self, name: str, arguments: bytes) -> tuple[int, str, str]:
-        self._in_user_code = True
-        try:
-            function, is_async = resolve(name)
-            args, kwargs = decode(arguments) if arguments else ((), {})
-            value = function(*args, **kwargs)
-            if is_async or inspect.isawaitable(value):
-                value = self._run_async(value)
-            result = "" if value is None else cut(repr(value), RESULT_BYTES)
-            self._in_user_code = False
-        except Stopped:
-            return STOPPED, "", ""
-        except SystemExit as leaving:
-            self._in_user_code = False
-            if leaving.code in (None, 0):
-                return COMPLETED, "", ""
-            return FAILED, cut(f"exit code {leaving.code}", ERROR_BYTES), ""
-        except BaseException as problem:  # noqa: BLE001  # whatever user code raises is its attempt's failure
-            self._in_user_code = False
-            return FAILED, self._explain(problem), ""
-        return COMPLETED, "", result
-
-    def _run_async(self, value: Any) -> Any:
-        if self._runner is None:
-            self._runner = asyncio.Runner()
-        context = contextvars.copy_context()
-        if inspect.iscoroutine(value):
-            return self._runner.run(value, context=context)
-
-        async def wait() -> Any:
-            return await value
-
-        return self._runner.run(wait(), context=context)
-
-    def _explain(self, problem: BaseException) -> str:
-        """The traceback, without our own frames, goes to the output; its last line is the error."""
-        trace = problem.__traceback__
-        while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
-            trace = trace.tb_next
-        try:
-            lines = traceback.format_exception(type(problem), problem, trace)
-            self._capture.write("".join(lines))
-            return cut(traceback.format_exception_only(problem)[-1].strip(), ERROR_BYTES)
-        except Exception:  # noqa: BLE001  # an exception whose own __str__ raises
-            return cut(type(problem).__name__, ERROR_BYTES)
 
     def _send_output(self, data: bytes) -> None:
         self._channel.sendall(pack(["o", self._index, data]))

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
+from dts.worker import cgroups, scratch
 from dts.worker.channel import Channel
+from dts.worker.guard import Options
+from dts.worker.trees import Limits
 
 PYTHON = (sys.executable, "-P", "-m")  # -P: a file in the working directory must not take a library module's place
 SECRETS = {"DTS_WORKER_TOKEN"}  # variables that no task may see
+PING_S = 1.0
+UNANSWERED = 15  # pings after which the guard counts as stopped: what it watches is watched by nobody
+
+log = logging.getLogger(__name__)
 
 
 class Tasks(Protocol):
     """Who started something through the guard: hears how it goes, by the id that it gave."""
 
-    def began(self, id: int, started_ns: int) -> None: ...
+    def began(self, id: int, started_ns: int, enforced: str) -> None:
+        """`enforced` as model.End has it."""
+        ...
 
-    def ended(self, id: int, status: int, started_ns: int, ended_ns: int, why: str) -> None:
-        """`status` is waitpid's; `why`: timeout, stop, lease, or '' when it ended by itself."""
+    def ended(self, id: int, status: int, started_ns: int, ended_ns: int, why: str, used: int) -> None:
+        """`status` is waitpid's; `why`: timeout, stop, lease, memory or scratch (`used`: MiB), '' when it ended by itself."""
         ...
 
     def failed(self, id: int, problem: str) -> None:
@@ -37,16 +50,26 @@ class Tasks(Protocol):
 class GuardProcess:
     """Started before the loop and before gRPC, so that nothing is inherited; it holds the lock's descriptor too."""
 
-    def __init__(self, lock: int | None) -> None:
+    def __init__(self, lock: int | None, options: Options) -> None:
         ours, theirs = socket.socketpair()
         fds = [theirs.fileno()] if lock is None else [theirs.fileno(), lock]
-        command = [*PYTHON, "dts.worker.guard", *map(str, fds)]
+        command = [*PYTHON, "dts.worker.guard", f"{theirs.fileno()}", f"{-1 if lock is None else lock}"]
+        command.append(json.dumps(options._asdict()))
         env = {name: value for name, value in os.environ.items() if name not in SECRETS}
         self.process = subprocess.Popen(
             command, pass_fds=fds, stdin=subprocess.DEVNULL, start_new_session=True, env=env
         )
         theirs.close()
         self.socket = ours
+        self.homes: list[
+            str
+        ] = []  # a cgroup and a folder, '' where there is none: what it cannot remove once it is killed
+
+    def tidy(self) -> None:
+        """Removes what a killed guard left. Nothing of what it started may live any more."""
+        for path, removed in zip(map(Path, self.homes), (cgroups.end, scratch.remove), strict=False):
+            if path.name and path.exists():
+                removed(path)
 
 
 class Guard:
@@ -58,6 +81,10 @@ class Guard:
         self._process = process
         self._tasks = tasks
         self.on_member_gone: Callable[[int], None] = lambda _: None
+        self._loop = loop
+        self._pings = 0
+        self._answered = 0
+        self._ping = loop.call_later(PING_S, self._look)
         self._channel = Channel(loop, process.socket, self._on_frame, tasks.settle, on_gone)
 
     @property
@@ -74,10 +101,13 @@ class Guard:
         directory: str,
         timeout_ms: int,
         grace_ms: int,
-        output: int,
+        limits: Limits,
+        fds: Sequence[int],
     ) -> None:
-        """Starts a task with `env` on top of the guard's own environment; takes the descriptor for its output."""
-        self._channel.send(["spawn", id, shard, argv, env, directory, timeout_ms, grace_ms], [output])
+        """Starts a task with `env` on top of the guard's own environment. Takes the descriptors: for its output and, if there
+        is a second one, its private socket (spawning.CONTROL_FD)."""
+        how = "spawn" if len(fds) == 1 else "call"
+        self._channel.send([how, id, shard, argv, env, directory, timeout_ms, grace_ms, limits], fds)
 
     def zygote(self, channel: int) -> None:
         """Starts the pool's zygote; takes the descriptor of its socket."""
@@ -101,16 +131,33 @@ class Guard:
 
     def close(self) -> int:
         """Lets it end everything; waits until it is gone. Its exit status."""
+        self._ping.cancel()
         self._channel.close()
         return self._process.process.wait()
+
+    def _look(self) -> None:
+        """A guard that is stopped or stuck watches nothing: it is ended, which ends all that it started, and this worker."""
+        if self._channel.closed:
+            return
+        if self._pings - self._answered >= UNANSWERED:
+            log.critical("the guard does not answer: it is ended")
+            self._process.process.send_signal(signal.SIGKILL)
+            return
+        self._pings += 1  # counted, not timed: while this process was stopped itself, none was sent
+        self._channel.send(["ping", self._pings])
+        self._ping = self._loop.call_later(PING_S, self._look)
 
     def _on_frame(self, frame: list[Any]) -> None:
         for news in frame:
             match news:
-                case ["began", id, _, started]:
-                    self._tasks.began(id, started)
-                case ["ended", id, status, started, ended, why]:
-                    self._tasks.ended(id, status, started, ended, why)
+                case ["began", id, _, started, enforced]:
+                    self._tasks.began(id, started, enforced)
+                case ["ended", id, status, started, ended, why, used]:
+                    self._tasks.ended(id, status, started, ended, why, used)
+                case ["pong", number]:
+                    self._answered = number
+                case ["home", *homes]:
+                    self._process.homes = [each or "" for each in homes]
                 case ["failed", id, _, problem]:
                     self._tasks.failed(id, problem)
                 case ["gone", member]:

@@ -55,6 +55,7 @@ def run(options: WorkerOptions) -> int:
         guard.socket.close()  # the guard ends with it, whatever happened here
         guard.process.wait()
         _end_descendants()
+        guard.tidy()
 
 
 async def _main(options: WorkerOptions, process: GuardProcess) -> int:

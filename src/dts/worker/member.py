@@ -22,7 +22,7 @@ from dts.worker.bodies import Call
 from dts.worker.channel import Channel
 from dts.worker.frames import decode_all
 from dts.worker.guarding import Guard
-from dts.worker.runners import Ended, Host, context_of, timed_out, work_of
+from dts.worker.runners import TIMEOUT, Ended, Host, context_of, timed_out, work_of
 from dts.worker.shared import COMPLETED, FAILED, SIZE, SKIP, SKIPPED, STOP, Shared
 
 READ_BYTES = 64 * 1024
@@ -83,15 +83,16 @@ class Member:
         assert not self.left, "a busy member got a chunk"
         assert not self.doomed, "a member that will be killed got a chunk"
         places: dict[bytes, int] = {}
-        calls: list[tuple[str, bytes]] = []
+        calls: list[tuple[str, bytes, int]] = []
         items = []
         for attempt in attempts:
             place = places.get(attempt.body)
             if place is None:
-                task = work_of(attempt).task
+                work = work_of(attempt)
+                task = work.task
                 assert isinstance(task, Call)
                 place = places[attempt.body] = len(calls)
-                calls.append((task.function, task.arguments))
+                calls.append((task.function, task.arguments, work.kill_grace_ms))
             job, at, nonce = attempt.key
             items.append((place, job, at, nonce, attempt.number, attempt.fencing))
         self.chunk, self.kind = attempts, attempts[0].kind
@@ -169,7 +170,7 @@ class Member:
     def _stopped(self, index: int, end: End) -> Ended:
         attempt = self.chunk[index]
         if index in self._timed_out:
-            return attempt, Status.FAILED, end._replace(error=timed_out(work_of(attempt)))
+            return attempt, Status.FAILED, end._replace(error=timed_out(work_of(attempt)), kind=TIMEOUT)
         return attempt, Status.CANCELLED, end._replace(error="")
 
     def _on_frame(self, frame: list[Any]) -> None:

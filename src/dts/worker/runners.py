@@ -7,12 +7,17 @@ import signal
 from collections.abc import Sequence
 from typing import Protocol
 
-from dts.model import End, Instant, Status
+from dts.model import Demand, End, Instant, Status
 from dts.worker.attempts import Attempt
 from dts.worker.bodies import Work, read
 from dts.worker.context import Context, execution_id
 
 Ended = tuple[Attempt, Status, End]
+
+# Of model.End.kind.
+TIMEOUT = "timeout"
+OUT_OF_MEMORY = "out_of_memory"
+SCRATCH_FULL = "scratch_full"
 
 
 class Host(Protocol):
@@ -70,6 +75,12 @@ def context_of(attempt: Attempt) -> Context:
     """What its task may know."""
     job, at, nonce = attempt.key
     return Context(job, execution_id(job, at, nonce), attempt.number, at, attempt.fencing)
+
+
+def not_held(demand: Demand) -> str:
+    """model.End.enforced of what runs in a process that it shares with others: nothing holds its requests."""
+    requests = {"cpu": demand.cpu, "memory": demand.memory, "storage": demand.storage}
+    return ",".join(f"{name}=none" for name, amount in requests.items() if amount)
 
 
 def timed_out(work: Work) -> str:

@@ -82,6 +82,7 @@ class Zygote:
     def _become(self, zygote: int, fds: list[int]) -> None:
         """The child: a session of its own, nothing of the zygote's left open."""
         os.setsid()
+        processes.become_subreaper()  # what a call leaves running stays this child's, which ends it
         if self._libc is not None:
             self._libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != zygote:

@@ -13,7 +13,7 @@ from dts.worker import clock
 from dts.worker.attempts import Attempt
 from dts.worker.bodies import Task
 from dts.worker.context import Context
-from dts.worker.runners import Host, context_of, timed_out, work_of
+from dts.worker.runners import TIMEOUT, Host, context_of, not_held, timed_out, work_of
 from dts.worker.texts import cut
 
 CODE_MAX = 2**31 - 1
@@ -97,12 +97,13 @@ class InLoopRunner:
         except Exception as problem:  # noqa: BLE001  # whatever a task type raises is its attempt's failure
             status = Status.FAILED
             if isinstance(problem, TimeoutError) and limit.expired():
-                end = _end(started, Result(False, 0, timed_out(work)))
+                end = _end(started, Result(False, 0, timed_out(work)))._replace(kind=TIMEOUT)
             else:
                 write("".join(traceback.format_exception(problem)).encode("utf-8", "backslashreplace"))
                 end = _end(started, Result(False, 0, f"{type(problem).__name__}: {problem}"))
         del self._tasks[attempt]
-        self._host.ended([(attempt, status, end._replace(ended=clock.wall_ms()))])
+        end = end._replace(ended=clock.wall_ms(), enforced=not_held(attempt.demand))
+        self._host.ended([(attempt, status, end)])
 
 
 def _end(started: Instant, result: Result) -> End:

@@ -1,0 +1,104 @@
+"""Scratch folders: one for each attempt that runs in processes of its own, mode 0700, removed when it has ended.
+
+    <root>/dts-scratch-<uid>/<pid>-<began>/<n>
+
+What a guard that was killed left behind, the next one on this machine removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from dts.worker import processes
+
+SLICE = 1_000  # entries of a folder looked at before others have a turn
+BLOCK = 512  # bytes: the unit of st_blocks
+
+
+class Scratch:
+    """One guard's folders."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    @classmethod
+    def open(cls, root: str) -> Scratch | None:
+        """Below `root`, empty: below the folder for temporary files. None: nothing can be written there."""
+        top = Path(root or tempfile.gettempdir()) / f"dts-scratch-{os.getuid()}"
+        try:
+            top.mkdir(mode=0o700, exist_ok=True)
+            found = top.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+                # Somebody else's, in a folder where everybody may write: nothing of ours goes there.
+                top = Path(tempfile.mkdtemp(prefix="dts-scratch-", dir=root or None))
+            home = top / f"{os.getpid()}-{processes.began(os.getpid())}"
+            home.mkdir(mode=0o700)
+        except OSError:
+            return None
+        return cls(home)
+
+    def make(self, name: str) -> Path | None:
+        """A folder for an attempt. None: it cannot be made."""
+        path = self.home / name
+        try:
+            path.mkdir(mode=0o700)
+        except OSError:
+            return None
+        return path
+
+    def leftovers(self) -> list[Path]:
+        """Folders of guards that are dead."""
+        found = []
+        for path in self.home.parent.iterdir():
+            pid, _, began = path.name.partition("-")
+            if pid.isdigit() and began.isdigit() and processes.began(int(pid)) != int(began):
+                found.append(path)
+        return found
+
+
+def is_empty(path: Path) -> bool:
+    """Removes a folder in which nothing is. False: something is."""
+    try:
+        path.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def remove(path: Path) -> None:
+    """Removes a folder with all in it, also folders that their owner made unreadable; what cannot be removed stays."""
+    for at, folders, _ in os.walk(path):
+        for each in (Path(at, name) for name in folders):
+            if not each.is_symlink():
+                with contextlib.suppress(OSError):
+                    each.chmod(0o700)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def measure(path: Path) -> Iterator[int]:
+    """The bytes that a folder takes, more and more of them: the last value is all. Each step looks at SLICE entries at most."""
+    size, looked, folders = 0, 0, [path]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    try:
+                        size += entry.stat(follow_symlinks=False).st_blocks * BLOCK
+                        if entry.is_dir(follow_symlinks=False):
+                            folders.append(Path(entry.path))
+                    except OSError:
+                        pass
+                    looked += 1
+                    if looked % SLICE == 0:
+                        yield size
+        except OSError:
+            pass
+    yield size
