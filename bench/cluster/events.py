@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 from confluent_kafka import TopicPartition
 
-from dts.adapters.commitcodec import event_in
 from dts.adapters.kafka.reading import bounds_of, reader, take
 from dts.adapters.kafka.settings import KafkaSettings
+from dts.codec import block_in
+from dts.gen.log.v1 import log_pb2 as log
 from dts.model import Block, Key, Status
 
 SILENCE_S = 3.0
@@ -50,10 +51,9 @@ class Events:
             value = message.value()
             if message.error() is not None or value is None:
                 continue
-            commit = event_in(value)
             at = message.timestamp()[1]
-            for block in commit.blocks:
-                yield at, block
+            for block in log.Commit.FromString(value).blocks:
+                yield at, block_in(block)
 
     def close(self) -> None:
         """Ends the reader."""
