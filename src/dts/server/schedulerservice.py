@@ -14,6 +14,7 @@ from dts.schedule import rules_version
 from dts.server.cluster import Cluster, advertised
 from dts.server.process import Process, Service
 from dts.server.waiting import Starting
+from dts.server.watchdog import Watchdog
 from dts.services.recent import Recent
 from dts.services.scheduler import Scheduler
 from dts.services.workers import Reception, WorkerHub
@@ -33,6 +34,9 @@ def serve_scheduler(config: Config) -> int:
         scheduler = Scheduler(
             core, cluster.kafka.ledger, cluster.kafka.feed, hub, cluster.clock, recent=Recent(), many=True
         )
+        cluster.kafka.ledger.sampled = cluster.clock.sample
+        watchdog = Watchdog(asyncio.get_running_loop())
+        watchdog.start()
         running = asyncio.ensure_future(scheduler.run())
 
         async def run() -> None:
@@ -53,6 +57,7 @@ def serve_scheduler(config: Config) -> int:
             running.cancel()
             await asyncio.wait([running])
             await cluster.close()
+            watchdog.stop()
 
         workers = WorkerServicer(
             Reception(hub, scheduler, cluster.cassandra.outputs),
