@@ -94,7 +94,7 @@ AGING_MS = 60_000  # who waits so long rises by one in priority
 FIRST_AFTER_MS = 3_600_000  # who has waited so long comes before all who have not, whatever their priority
 BYPASS_MS = 30_000  # what finds no room is passed over for so long; then room is kept free for it at one worker
 KEPT_SHARE = 4  # one worker of so many, at least one, keeps room free
-STEP_PLACES = 10_000  # waiting executions of all demands that a shard offers in one step
+STEP_PLACES = 10_000  # waiting executions that an instance offers in one step, its shards in equal parts
 
 # Output and results
 OUTPUT_HEAD_BYTES = 32 * 1024

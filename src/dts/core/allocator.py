@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from dts.bounds import AGING_MS, BYPASS_MS, FIRST_AFTER_MS, KEPT_SHARE
@@ -37,7 +38,6 @@ class Wish(NamedTuple):
     """A ready block that looks for places, or (`block` None) what waits and has no draft: it may only keep room free."""
 
     order: Order
-    serial: int  # so that equal ones stay in order
     demand: Demand
     shard: ShardId
     ready: int  # index into its draft's ready blocks
@@ -77,7 +77,7 @@ class Allocator:
         """Places for what is ready, held at once. `waiting`: of what waits, each demand's oldest, whether it is ready or not."""
         found: dict[ShardId, list[Placement]] = {draft.shard: [] for draft in drafts}
         wishes = [
-            Wish(order(block.demand, block.queued, now), 0, block.demand, draft.shard, index, block)
+            Wish(order(block.demand, block.queued, now), block.demand, draft.shard, index, block)
             for draft in drafts
             for index, block in enumerate(draft.ready)
         ]
@@ -86,8 +86,8 @@ class Allocator:
             return found
         offered = {(wish.shard, wish.demand) for wish in wishes}
         late = [each for each in waiting if now - each[2] >= BYPASS_MS and each[:2] not in offered]
-        wishes += [Wish(order(demand, queued, now), 1, demand, shard, 0, None) for shard, demand, queued in late]
-        wishes.sort(key=_first)
+        wishes += [Wish(order(demand, queued, now), demand, shard, 0, None) for shard, demand, queued in late]
+        wishes.sort(key=itemgetter(0))  # equal ones stay in order
         numbers: dict[ShardId, Numbers] = {}
         full: set[tuple[ShardId, Demand]] = set()  # found nothing more in this round
         kept: dict[Demand, str] = {}
@@ -127,16 +127,12 @@ class Allocator:
         if len(kept) >= max(len(members) // KEPT_SHARE, 1):
             return
         taken, former = set(kept.values()), self.kept.get(demand)
-        best: tuple[bool, int, int] | None = None
-        for worker in self.round.suitable(demand):
-            id = members[worker].info.ref.id
-            lacking = None if id in taken else self.round.lacking(worker, demand)
-            if lacking is not None:
-                score = (id != former, lacking, worker)
-                best = score if best is None else min(best, score)
-        if best is not None:
-            kept[demand] = members[best[2]].info.ref.id
-            self.round.keep(best[2], demand)
+        lacking = self.round.lacking(demand)
+        able = [worker for worker in self.round.suitable(demand) if members[worker].info.ref.id not in taken]
+        if able:
+            best = min(able, key=lambda worker: (members[worker].info.ref.id != former, lacking[worker], worker))
+            kept[demand] = members[best].info.ref.id
+            self.round.keep(best, demand)
 
     # --- for people
 
@@ -161,10 +157,6 @@ class Allocator:
     def why_not(self, demand: Demand) -> str:
         """Why an execution of this demand waits, for a person: '3 workers: 2 lack memory (need 4096, have 1024), 1 draining'."""
         return self.outlook(demand).text
-
-
-def _first(wish: Wish) -> tuple[Order, int]:
-    return wish.order, wish.serial
 
 
 def _obstacle(

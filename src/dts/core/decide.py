@@ -70,6 +70,7 @@ def decide(
     *,
     expired: Sequence[WorkerRef] = (),
     limit: int = bounds.STEP_FIRES,
+    places: int = bounds.STEP_PLACES,
     hold: bool = False,
     rules: str = "",
 ) -> Draft:
@@ -95,7 +96,7 @@ def decide(
     _retries(shard, draft, now, fresh)
     _overdue(shard, draft)
     backfill.bring_forward(shard, draft, fresh, turns, limit - fires.count)
-    _ready(shard, draft, [*turns.freed(), *fresh], room)
+    _ready(shard, draft, [*turns.freed(), *fresh], room, places)
     return draft
 
 
@@ -231,12 +232,12 @@ def _overdue(shard: Shard, draft: Draft) -> None:
             draft.add(replace(block, keys=own, revisions=revisions, status=Status.SKIPPED, reason=TOO_LATE, held=False))
 
 
-def _ready(shard: Shard, draft: Draft, fresh: list[Block], room: Room) -> None:
+def _ready(shard: Shard, draft: Draft, fresh: list[Block], room: Room, places: int) -> None:
     """What may be placed: those waiting (as many as could find a place), then the fresh ones."""
     wanted = [
         (demand, keys, most) for demand, keys in shard.waiting.items() if (most := min(room(demand), len(keys))) > 0
     ]
-    left = bounds.STEP_PLACES
+    left = places
     if len(wanted) > left // bounds.STEP_FIRES:  # those that come first, if not all can be offered
 
         def first(each: tuple[Demand, Iterable[Key], int]) -> Order:
@@ -255,7 +256,9 @@ def _ready(shard: Shard, draft: Draft, fresh: list[Block], room: Room) -> None:
     draft.more = draft.more or any(each.group in free for each in draft.definitions)  # the limit may be another
     draft.fresh = len(draft.ready)
     for block in fresh:
-        if block.held or block.jitter:
+        if block.start_by and block.start_by < draft.now and not block.attempt:
+            draft.add(replace(block, status=Status.SKIPPED, reason=TOO_LATE))
+        elif block.held or block.jitter:
             draft.add(block)
         elif block.group:
             _within(shard, draft, block, free)

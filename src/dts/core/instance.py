@@ -291,6 +291,10 @@ class Instance:
             self.allocator.room,
             expired=self._expired(desk, now),
             limit=self.limit,
+            places=-(
+                -bounds.STEP_PLACES
+                // max(sum(1 for each in self.desks.values() if each.shard.counts[Status.QUEUED]), 1)
+            ),
             hold=hold,
             rules=self.rules,
         )

@@ -25,6 +25,9 @@ THOUSAND = 1_000  # parts of a worker's whole
 SPARE = 10 * THOUSAND  # a custom resource that is not asked for outweighs all that is left of the others
 BULK = 4  # from so many executions a worker on they are spread at once, not one by one
 
+SLOTS = 3  # where they are among the fixed dimensions
+
+Columns = list[tuple[list[int], int]]  # of each worker what is free, and what one execution needs of it
 Numbers = Sequence[int | None]  # of each worker's last report to a shard; None: not yet
 
 
@@ -49,12 +52,19 @@ def spread(rooms: Sequence[int], count: int) -> list[int]:
 class Course:
     """The workers that a demand may still go to in this round, in the order in which it goes there."""
 
-    __slots__ = ("heap", "order", "start")
+    __slots__ = ("columns", "heap", "order", "start", "takes")
 
-    def __init__(self, order: list[int]) -> None:
+    def __init__(self, order: list[int], columns: Columns, takes: Columns) -> None:
         self.order = order  # best fit first
-        self.start = 0  # those before it are full
+        self.columns = columns  # what it is held against
+        self.takes = takes  # what it takes of
+        self.start = 0  # those before it in the order are full
         self.heap: list[tuple[int, int]] = []  # (-room, worker), of slots alone; a room may have shrunk since
+
+    def take(self, worker: int, size: int) -> None:
+        """So many executions more at a worker."""
+        for column, need in self.takes:
+            column[worker] -= need * size
 
 
 class Round:
@@ -64,7 +74,7 @@ class Round:
         self.members = sorted((each for each in members if each.open), key=lambda each: each.info.ref.id)
         self.size = len(self.members)
         totals = [amounts(member.info.total) for member in self.members]
-        self._total = [[max(total[dimension], 1) for total in totals] for dimension in range(4)]
+        self._total = [[total[dimension] for total in totals] for dimension in range(4)]
         self._resources = [frozenset(name for name, have in each.info.total.custom if have) for each in self.members]
         self._fixed: list[list[int]] = [
             [member.ours[dimension] - member.taken[dimension] for member in self.members] for dimension in range(4)
@@ -74,19 +84,26 @@ class Round:
         kinds: dict[tuple[tuple[str, str], ...], int] = {}
         self._kinds = [kinds.setdefault(member.info.labels, len(kinds)) for member in self.members]
         self._labels = list(kinds)
+        self._able: dict[str, Sequence[int]] = {}
         self._rooms: dict[Demand, int] = {}
-        self._courses: dict[tuple[Demand, str | None], Course] = {}
+        self._courses: dict[tuple[Demand | tuple[int, str], str | None], Course] = {}
 
     # --- what is free
 
-    def _columns(self, demand: Demand) -> list[tuple[list[int], int]]:
-        """What a demand is held against: columns, and how much one execution takes of each."""
+    def _columns(self, demand: Demand) -> Columns:
+        """What a demand is held against: columns, and how much one execution needs of each."""
         alone = demand.slots_only
         found = [(self._queue if alone else self._fixed[3], demand.slots or 1)]
         if not alone:
             found += [(self._fixed[at], need) for at, need in enumerate(amounts(demand)[:3]) if need]
             found += [(self._custom_column(name), need) for name, need in demand.custom if need]
         return found
+
+    def _takes(self, demand: Demand) -> Columns:
+        """What one execution takes away, of all columns."""
+        found = [(self._fixed[at], need) for at, need in enumerate(amounts(demand)) if need]
+        found += [(self._queue, demand.slots)] if demand.slots else []
+        return found + [(self._custom_column(name), need) for name, need in demand.custom if need]
 
     def _custom_column(self, name: str) -> list[int]:
         column = self._custom.get(name)
@@ -95,33 +112,35 @@ class Round:
             self._custom[name] = column
         return column
 
-    def _rooms_of(self, demand: Demand) -> list[int]:
-        """How many executions find room at each worker; may be below 0. Selector and slots are looked at elsewhere."""
-        (column, need), *others = self._columns(demand)
-        rooms = [free // need for free in column] if need > 1 else column
-        for other, each in others:
-            rooms = list(map(min, rooms, [free // each for free in other]))
-        return rooms
-
-    def _room_at(self, worker: int, demand: Demand) -> int:
-        return min(column[worker] // need for column, need in self._columns(demand))
-
     def suitable(self, demand: Demand) -> Sequence[int]:
-        """The workers whose labels and slots are right; whether they have room is another question."""
-        workers: Sequence[int] = range(len(self.members))
-        if demand.selector:
-            right = [_satisfy(labels, demand.selector) for labels in self._labels]
-            workers = [worker for worker in workers if right[self._kinds[worker]]]
-        if demand.slots > 1:  # it would wait in a smaller one's backlog for ever
-            workers = [worker for worker in workers if self._total[3][worker] >= demand.slots]
+        """The workers whose labels are right and that are large enough; whether they have room now is another question."""
+        workers = self._labelled(demand.selector)
+        for at, need in enumerate(amounts(demand)):
+            if need > (at == SLOTS):
+                total = self._total[at]
+                workers = [worker for worker in workers if total[worker] >= need]
+        if any(need for _, need in demand.custom):
+            whole = [dict(member.info.total.custom) for member in self.members]
+            for name, need in demand.custom:
+                workers = [worker for worker in workers if whole[worker].get(name, 0) >= need]
         return workers
+
+    def _labelled(self, wanted: str) -> Sequence[int]:
+        if not wanted:
+            return range(self.size)
+        known = self._able.get(wanted)
+        if known is None:
+            right = [_satisfy(labels, wanted) for labels in self._labels]
+            known = self._able[wanted] = [worker for worker, kind in enumerate(self._kinds) if right[kind]]
+        return known
 
     def room(self, demand: Demand) -> int:
         """At most so many executions of a demand could be placed when the round began, whatever else is."""
         known = self._rooms.get(demand)
         if known is None:
-            rooms = self._rooms_of(demand)
-            known = self._rooms[demand] = sum(rooms[at] for at in self.suitable(demand) if rooms[at] > 0)
+            rooms = _rooms(self._columns(demand))
+            known = sum(rooms[worker] for worker in self.suitable(demand) if rooms[worker] > 0)
+            self._rooms[demand] = known
         return known
 
     # --- placing
@@ -133,24 +152,31 @@ class Round:
             self._evenly(demand, count, numbers, sizes)
         else:
             self._run(demand, None, count, numbers, sizes)
+        for worker, size in sizes.items():
+            self.members[worker].add(demand, size)
         return sizes
 
     def _run(self, demand: Demand, value: str | None, count: int, numbers: Numbers, sizes: dict[int, int]) -> int:
         """Along the course of a demand (of the workers with one value of the label it spreads over): how many found a place."""
-        course = self._courses.get((demand, value))
+        kind = (demand.slots, demand.selector) if demand.slots_only else demand  # slots alone: one course for many
+        course = self._courses.get((kind, value))
         if course is None:
-            course = self._courses[demand, value] = self._course(demand, value)
-        place = self._spread if demand.slots_only else self._pack
-        return place(course, demand, count, numbers, sizes)
+            course = self._courses[kind, value] = self._course(demand, value)
+        if not demand.slots_only:
+            return _pack(course, count, numbers, sizes)
+        if count >= BULK * len(course.heap):
+            return _bulk(course, count, numbers, sizes)
+        return _spread(course, count, numbers, sizes)
 
     def _course(self, demand: Demand, value: str | None) -> Course:
-        rooms = self._rooms_of(demand)
+        columns = self._columns(demand)
+        rooms = _rooms(columns)
         workers = [worker for worker in self.suitable(demand) if rooms[worker] > 0]
         if value is not None:
             workers = [worker for worker in workers if self._value(worker, demand) == value]
         if not demand.slots_only:
             workers.sort(key=self._waste(demand).__getitem__)
-        course = Course(workers)
+        course = Course(workers, columns, self._takes(demand))
         if demand.slots_only:
             course.heap = [(-rooms[worker], worker) for worker in workers]
             heapify(course.heap)
@@ -162,88 +188,25 @@ class Round:
         waste = [len(names - asked) * SPARE for names in self._resources] if any(self._resources) else [0] * self.size
         for at, need in enumerate(amounts(demand)[:3]):
             if need:
-                parts = [THOUSAND * free // total for free, total in zip(self._fixed[at], self._total[at], strict=True)]
-                waste = list(map(add, waste, parts))
+                both = zip(self._fixed[at], self._total[at], strict=True)
+                waste = list(map(add, waste, [THOUSAND * free // (total or 1) for free, total in both]))
         return waste
-
-    def _pack(self, course: Course, demand: Demand, count: int, numbers: Numbers, sizes: dict[int, int]) -> int:
-        left, at, order = count, course.start, course.order
-        while left and at < len(order):
-            worker = order[at]
-            if numbers[worker] is not None:
-                room = max(self._room_at(worker, demand), 0)
-                if size := min(room, left):
-                    self._take(worker, demand, size, sizes)
-                    left -= size
-                if size == room and at == course.start:
-                    course.start += 1
-            at += 1
-        return count - left
-
-    def _spread(self, course: Course, demand: Demand, count: int, numbers: Numbers, sizes: dict[int, int]) -> int:
-        heap, left = course.heap, count
-        if count >= BULK * len(heap):
-            left -= self._bulk(course, demand, count, numbers, sizes)
-            return count - left
-        aside: list[tuple[int, int]] = []
-        while left and heap:
-            known, worker = heap[0]
-            room = self._room_at(worker, demand)
-            if room <= 0:
-                heappop(heap)
-            elif room < -known:
-                heapreplace(heap, (-room, worker))
-            elif numbers[worker] is None:
-                aside.append(heappop(heap))
-            else:
-                self._take(worker, demand, 1, sizes)
-                left -= 1
-                heapreplace(heap, (1 - room, worker))
-        for each in aside:
-            heappush(heap, each)
-        return count - left
-
-    def _bulk(self, course: Course, demand: Demand, count: int, numbers: Numbers, sizes: dict[int, int]) -> int:
-        """The same, all at once."""
-        rooms = self._rooms_of(demand)
-        workers = [worker for worker in course.order if rooms[worker] > 0 and numbers[worker] is not None]
-        workers.sort(key=lambda worker: (-rooms[worker], worker))
-        placed = 0
-        for worker, size in zip(workers, spread([rooms[worker] for worker in workers], count), strict=True):
-            if size:
-                self._take(worker, demand, size, sizes)
-                placed += size
-        return placed
-
-    def _take(self, worker: int, demand: Demand, size: int, sizes: dict[int, int]) -> None:
-        sizes[worker] = sizes.get(worker, 0) + size
-        self.members[worker].add(demand, size)
-        for column, need in zip(self._fixed, amounts(demand), strict=True):
-            column[worker] -= need * size
-        self._queue[worker] -= demand.slots * size
-        for name, need in demand.custom:
-            if name in self._custom:
-                self._custom[name][worker] -= need * size
 
     # --- keeping free
 
     def keep(self, worker: int, demand: Demand) -> None:
         """From now on nobody else gets what one execution of this demand takes of a worker."""
-        for column, need in zip(self._fixed, amounts(demand), strict=True):
+        for column, need in self._takes(demand):
             column[worker] -= need
-        self._queue[worker] = min(self._queue[worker], self._fixed[3][worker])
-        for name, need in demand.custom:
-            self._custom_column(name)[worker] -= need
+        self._queue[worker] = min(self._queue[worker], self._fixed[SLOTS][worker])
 
-    def lacking(self, worker: int, demand: Demand) -> int | None:
-        """How much of one execution has no room at a worker, in thousandths of the scarcest; None: it could never run there."""
-        total = self.members[worker].info.total
-        custom = dict(total.custom)
-        wholes = [(have, need) for have, need in zip(amounts(total), amounts(demand), strict=True) if need]
-        wholes += [(custom.get(name, 0), need) for name, need in demand.custom if need]
-        if any(need > have for have, need in wholes):
-            return None
-        return max(THOUSAND - THOUSAND * max(column[worker], 0) // need for column, need in self._columns(demand))
+    def lacking(self, demand: Demand) -> list[int]:
+        """How much of one execution has no room at each worker, in thousandths of what is scarcest there."""
+        lacks = [
+            [THOUSAND - THOUSAND * free // need if 0 <= free < need else THOUSAND * (free < 0) for free in column]
+            for column, need in self._columns(demand)
+        ]
+        return lacks[0] if len(lacks) == 1 else list(map(max, *lacks))
 
     # --- spreading over a label
 
@@ -265,3 +228,66 @@ class Round:
                 heapreplace(values, (number + 1, value))
             else:
                 heappop(values)
+
+
+def _rooms(columns: Columns) -> list[int]:
+    """How many executions find room at each worker; may be below 0."""
+    (column, need), *others = columns
+    rooms = [free // need for free in column] if need > 1 else column
+    for other, each in others:
+        rooms = list(map(min, rooms, [free // each for free in other]))
+    return rooms
+
+
+def _pack(course: Course, count: int, numbers: Numbers, sizes: dict[int, int]) -> int:
+    """The first are filled first."""
+    left, at, order, columns = count, course.start, course.order, course.columns
+    while left and at < len(order):
+        worker = order[at]
+        if numbers[worker] is not None:
+            room = max(min([column[worker] // need for column, need in columns]), 0)
+            if size := min(room, left):
+                course.take(worker, size)
+                sizes[worker] = sizes.get(worker, 0) + size
+                left -= size
+            if size == room and at == course.start:
+                course.start += 1
+        at += 1
+    return count - left
+
+
+def _spread(course: Course, count: int, numbers: Numbers, sizes: dict[int, int]) -> int:
+    """One by one to where the most room is left."""
+    heap, left = course.heap, count
+    ((queue, need),) = course.columns
+    aside: list[tuple[int, int]] = []
+    while left and heap:
+        known, worker = heap[0]
+        room = queue[worker] // need
+        if room <= 0:
+            heappop(heap)
+        elif room < -known:
+            heapreplace(heap, (-room, worker))
+        elif numbers[worker] is None:
+            aside.append(heappop(heap))
+        else:
+            course.take(worker, 1)
+            sizes[worker] = sizes.get(worker, 0) + 1
+            left -= 1
+            heapreplace(heap, (1 - room, worker))
+    for each in aside:
+        heappush(heap, each)
+    return count - left
+
+
+def _bulk(course: Course, count: int, numbers: Numbers, sizes: dict[int, int]) -> int:
+    """The same, all at once."""
+    rooms = _rooms(course.columns)
+    workers = [worker for worker in course.order if rooms[worker] > 0 and numbers[worker] is not None]
+    workers.sort(key=lambda worker: (-rooms[worker], worker))
+    placed = spread([rooms[worker] for worker in workers], count)
+    for worker, size in zip(workers, placed, strict=True):
+        if size:
+            course.take(worker, size)
+            sizes[worker] = sizes.get(worker, 0) + size
+    return sum(placed)
