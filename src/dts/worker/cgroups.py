@@ -5,8 +5,8 @@ root of what it can see (a container's). Memory is a limit, cpu a share (docs/ad
 processes are an attempt's, whatever they did to hide, and ends all of them at once.
 
     <own>/dts-home              the worker, its guard and its pool: a cgroup with controllers below it may hold no process itself
-    <own>/dts-<pid>-<began>     one guard's attempts
-    <own>/dts-<pid>-<began>/<n> one attempt
+    <own>/dts-<pid>-<any>       one guard's attempts
+    <own>/dts-<pid>-<any>/<n>   one attempt
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from secrets import token_hex
 
-from dts.worker import processes
+from dts.worker import holds, processes
 
 HOME = "dts-home"
 PREFIX = "dts-"
@@ -133,10 +134,9 @@ class Cgroups:
         parent = None if setting == "off" else own() if setting == "auto" else Path(setting)
         if parent is None or not (parent / "cgroup.procs").exists():
             return None
-        path = parent / f"{PREFIX}{os.getpid()}-{processes.began(os.getpid())}"
         try:
             sweep(parent)
-            path.mkdir()
+            path = holds.make(lambda: parent / f"{PREFIX}{os.getpid()}-{token_hex(4)}")
         except OSError:
             return None
         held = _enable(path) if _enable(parent) else frozenset[str]()
@@ -179,8 +179,7 @@ def end(path: Path) -> None:
 def sweep(parent: Path) -> None:
     """Ends the cgroups of guards that are dead."""
     for path in parent.glob(f"{PREFIX}*-*"):
-        pid, _, began = path.name.removeprefix(PREFIX).partition("-")
-        if pid.isdigit() and began.isdigit() and processes.began(int(pid)) != int(began):
+        if holds.abandoned(path):
             end(path)
 
 

@@ -1,6 +1,6 @@
 """Scratch folders: one for each attempt that runs in processes of its own, mode 0700, removed when it has ended.
 
-    <root>/dts-scratch-<uid>/<pid>-<began>/<n>
+    <root>/dts-scratch-<uid>/<pid>-<any>/<n>
 
 What a guard that was killed left behind, the next one on this machine removes.
 """
@@ -14,8 +14,9 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from secrets import token_hex
 
-from dts.worker import processes
+from dts.worker import holds
 
 SLICE = 1_000  # entries of a folder looked at before others have a turn
 BLOCK = 512  # bytes: the unit of st_blocks
@@ -37,8 +38,7 @@ class Scratch:
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
                 # Somebody else's, in a folder where everybody may write: nothing of ours goes there.
                 top = Path(tempfile.mkdtemp(prefix="dts-scratch-", dir=root or None))
-            home = top / f"{os.getpid()}-{processes.began(os.getpid())}"
-            home.mkdir(mode=0o700)
+            home = holds.make(lambda: top / f"{os.getpid()}-{token_hex(4)}")
         except OSError:
             return None
         return cls(home)
@@ -54,12 +54,7 @@ class Scratch:
 
     def leftovers(self) -> list[Path]:
         """Folders of guards that are dead."""
-        found = []
-        for path in self.home.parent.iterdir():
-            pid, _, began = path.name.partition("-")
-            if pid.isdigit() and began.isdigit() and processes.began(int(pid)) != int(began):
-                found.append(path)
-        return found
+        return [path for path in self.home.parent.iterdir() if holds.abandoned(path)]
 
 
 def is_empty(path: Path) -> bool:
