@@ -83,7 +83,7 @@ class Guard:
         self.on_member_gone: Callable[[int], None] = lambda _: None
         self._loop = loop
         self._pings = 0
-        self._answered = 0
+        self.answered = 0
         self._ping = loop.call_later(PING_S, self._look)
         self._channel = Channel(loop, process.socket, self._on_frame, tasks.settle, on_gone)
 
@@ -139,7 +139,7 @@ class Guard:
         """A guard that is stopped or stuck watches nothing: it is ended, which ends all that it started, and this worker."""
         if self._channel.closed:
             return
-        if self._pings - self._answered >= UNANSWERED:
+        if self._pings - self.answered >= UNANSWERED:
             log.critical("the guard does not answer: it is ended")
             self._process.process.send_signal(signal.SIGKILL)
             return
@@ -155,7 +155,7 @@ class Guard:
                 case ["ended", id, status, started, ended, why, used]:
                     self._tasks.ended(id, status, started, ended, why, used)
                 case ["pong", number]:
-                    self._answered = number
+                    self.answered = number
                 case ["home", *homes]:
                     self._process.homes = [each or "" for each in homes]
                 case ["failed", id, _, problem]:
