@@ -11,15 +11,22 @@ import click
 from dts.cli import exits, options
 from dts.cli.execview import TERMINAL, print_execution, print_executions, why
 from dts.cli.ids import one_id, the_id
+from dts.cli.many import cancel_many, retry_many
 from dts.cli.options import output_option, watch_option
 from dts.cli.session import client, print_message, print_token, timestamp, wants_table
 from dts.cli.show import redraw
 from dts.cli.table import clean
-from dts.cli.tasks import TaskOptions, task_of, task_options
+from dts.cli.tasks import TaskOptions, changed_task, task_of, task_options
+from dts.cli.where import ExecutionOptions, execution_filter, execution_options
 from dts.client import ApiError, DtsClient
+from dts.client.base import new_request_id
 from dts.gen.execution.v1 import execution_pb2 as execution
 
 POLL_S = (0.05, 1.0)  # first and longest wait between two looks at an execution that is awaited
+
+
+class RetryOptions(TaskOptions, ExecutionOptions):
+    """What to run instead, and which executions."""
 
 
 @click.group("execution")
@@ -57,6 +64,7 @@ def _output_of(dts: DtsClient, shown: execution.ExecutionResponse) -> execution.
 @group.command("list")
 @click.option("--job", "job_id", help="Of this job.")
 @click.option("--status", help="A status in any case, 'open', or 'failures' (failed, lost, skipped, cancelled).")
+@click.option("--cause", help="schedule, manual, retry or backfill.")
 @click.option("--from", "start", type=options.instant, help="Scheduled from then on: -12h, 2026-03-29, ...")
 @click.option("--to", "end", type=options.instant, help="Scheduled before then.")
 @click.option("--page-size", type=options.integer, default=50, show_default=True, help="1 to 250.")
@@ -67,6 +75,7 @@ def _output_of(dts: DtsClient, shown: execution.ExecutionResponse) -> execution.
 def list_(
     job_id: str | None,
     status: str | None,
+    cause: str | None,
     start: int | None,
     end: int | None,
     page_size: int,
@@ -86,6 +95,7 @@ def list_(
         status=status or "",
         last_id=last_id or "",
         to=timestamp(end),
+        cause=cause or "",
     )
     since = timestamp(start)
     if since is not None:
@@ -114,13 +124,36 @@ def _list(dts: DtsClient, request: execution.ListExecutionsRequest, everything: 
 @group.command("cancel")
 @one_id
 @click.option("--reason", default="", help="Why, for its record.")
+@click.option("--request-id", default="", help="Of many: makes a repeated cancel the same cancel.")
+@execution_options
 @output_option
-def cancel(id_argument: str | None, id_option: str | None, reason: str, output: str | None) -> int:
-    """End an open execution as CANCELLED."""
+def cancel(
+    id_argument: str | None,
+    id_option: str | None,
+    reason: str,
+    request_id: str,
+    output: str | None,
+    **given: Unpack[ExecutionOptions],
+) -> int:
+    """End an open execution as CANCELLED, or all that fit.
+
+    \b
+    dts execution cancel --job ID --status queued --reason 'not today' --dry-run
+    """
+    chosen = execution_filter(given)
+    if chosen is not None:
+        if id_argument or id_option:
+            raise click.UsageError("an ID is given beside a filter: give one of the two.")
+        asked = execution.CancelExecutionsRequest(
+            filter=chosen, reason=reason, request_id=request_id or new_request_id(), dry_run=given["dry_run"]
+        )
+        return cancel_many(asked, output)
     with client() as dts:
-        found = dts.cancel_execution(the_id(id_argument, id_option), reason)
+        found = dts.cancel_execution(the_id(id_argument, id_option), reason, dry_run=given["dry_run"])
     if not print_message(found, output):
         print_executions([found])
+        if given["dry_run"]:
+            click.echo("Would cancel: 1 execution", err=True)
     return exits.OK
 
 
@@ -129,6 +162,7 @@ def cancel(id_argument: str | None, id_option: str | None, reason: str, output: 
 @task_options
 @click.option("--request-id", default="", help="Makes a repeated retry the same retry.")
 @click.option("--wait", is_flag=True, help="Wait for its end; the exit code is 0 if it completed, else 1.")
+@execution_options
 @output_option
 def retry(
     id_argument: str | None,
@@ -136,13 +170,32 @@ def retry(
     request_id: str,
     wait: bool,
     output: str | None,
-    **given: Unpack[TaskOptions],
+    **given: Unpack[RetryOptions],
 ) -> int:
-    """Run an ended execution's job again, as a new execution; the old verdict stays."""
-    if id_option and id_argument:  # `--id ID -- PROGRAM ARG`: what looks like an id is the program
+    """Run an ended execution's job again, as a new execution; the old verdict stays. Or those of all that fit.
+
+    \b
+    dts execution retry --job ID --status failed --from -12h --dry-run
+    """
+    chosen = execution_filter(given)
+    other = id_argument is not None and "@" not in id_argument
+    if id_argument and (id_option or (chosen is not None and other)):  # `--id ID -- PROGRAM ARG`: it is the program
         given["argv"], id_argument = (id_argument, *given["argv"]), None
+    if chosen is not None:
+        if id_argument or id_option or wait:
+            raise click.UsageError("an ID or --wait is given beside a filter: give one of the two.")
+        asked = execution.RetryExecutionsRequest(
+            filter=chosen, task=task_of(given), request_id=request_id or new_request_id(), dry_run=given["dry_run"]
+        )
+        return retry_many(asked, output)
+    id = the_id(id_argument, id_option)
     with client() as dts:
-        new = dts.retry_execution(the_id(id_argument, id_option), task_of(given), request_id)
+        task = changed_task(lambda: dts.get_job(id.partition("@")[0]), given)
+        if given["dry_run"]:
+            dts.would_retry_execution(id)
+            click.echo(f"Would retry: {id}", err=True)
+            return exits.OK
+        new = dts.retry_execution(id, task, request_id)
         if wait:
             return await_started(dts, new, output)
     if not print_message(execution.RetryExecutionResponse(execution_id=new), output):

@@ -15,6 +15,7 @@ from dts.cli.options import output_option, watch_option
 from dts.cli.session import client, like_the_original, print_message, print_token
 from dts.cli.show import caret, redraw
 from dts.cli.tasks import TaskOptions, task_of, task_options
+from dts.cli.where import WhereOptions, check_either, filter_of, tell, where_options
 from dts.client import ApiError, DtsClient
 from dts.gen.execution.v1 import execution_pb2 as execution
 from dts.gen.job.v1 import job_pb2 as job
@@ -36,6 +37,10 @@ CLEARABLE = [
 
 class JobOptions(TaskOptions, SpecOptions, ScheduleOptions):
     """All options that say what a job is."""
+
+
+class UpdateOptions(JobOptions, WhereOptions):
+    """... and which jobs."""
 
 
 @click.group("job")
@@ -194,6 +199,7 @@ def _list(dts: DtsClient, request: job.ListJobsRequest, everything: bool, output
 @click.option("--status", help="paused pauses, cancelled cancels, scheduled or pending resumes.")
 @click.option("--revision", type=options.revision, help="Refuse unless the job is at this revision.")
 @click.option("--clear", "cleared", multiple=True, type=click.Choice(CLEARABLE), help="Empty this field. Repeatable.")
+@where_options
 @output_option
 def update(
     id_argument: str | None,
@@ -202,13 +208,22 @@ def update(
     revision: int | None,
     cleared: tuple[str, ...],
     output: str | None,
-    **given: Unpack[JobOptions],
+    **given: Unpack[UpdateOptions],
 ) -> int:
-    """Change a job. What is not named stays as it is; a program for it to run goes after `--`."""
-    argv = given["argv"]
-    if id_option and id_argument:  # `--id ID -- PROGRAM ARG`: what looks like an id is the program
+    """Change a job. What is not named stays as it is; a program for it to run goes after `--`.
+
+    \b
+    dts job update ID --cron '0 6 * * *' --tz Europe/Paris
+    dts job update --where tag=nightly --priority 5 --dry-run
+    """
+    argv, chosen = given["argv"], filter_of(given)
+    if (
+        id_option or chosen is not None
+    ) and id_argument:  # `--id ID -- PROGRAM ARG`: what looks like an id is the program
         given["argv"], id_argument = (id_argument, *argv), None
-    request = job.UpdateJobRequest(id=the_id(id_argument, id_option), revision=revision or 0)
+    check_either([id_option] if id_option else [], chosen)
+    id = the_id(id_argument, id_option) if chosen is None else ""
+    request = job.UpdateJobRequest(id=id, revision=revision or 0)
     request.status = jobspec.status_of(status)
     jobspec.fill_basics(request, given)
     jobspec.fill_schedule(request, given)
@@ -217,6 +232,8 @@ def update(
         request.task.CopyFrom(task)
     zeros = {"priority": given["priority"], "max_retries": given["retries"], "timeout": given["timeout"]}
     request.update_mask.paths.extend([*cleared, *(name for name, value in zeros.items() if value == 0)])
+    if chosen is not None or given["dry_run"]:
+        return _update_many(request, chosen, given, output)
     with client() as dts:
         _merge(dts, request, given)
         try:
@@ -228,6 +245,25 @@ def update(
         print_as_the_original(changed)
     elif not print_message(changed, output):
         print_job(changed, [])
+    return exits.OK
+
+
+def _update_many(
+    request: job.UpdateJobRequest, chosen: job.JobFilter | None, given: UpdateOptions, output: str | None
+) -> int:
+    """The same change to all jobs that fit, or a dry run of one. Policies and requirements are set whole: job by job."""
+    dry_run = given["dry_run"]
+    with client() as dts:
+        if chosen is None:
+            _merge(dts, request, given)
+            asked = job.BatchUpdateJobsRequest(jobs=[request], dry_run=dry_run)
+        elif jobspec.has_policies(given) or jobspec.has_requirements(given):
+            raise click.UsageError("policies and requirements are set job by job: not with --where or --all.")
+        else:
+            asked = job.BatchUpdateJobsRequest(filter=chosen, change=request, dry_run=dry_run)
+        done = dts.update_matching_jobs(asked)
+    if not print_message(done, output):
+        tell("updated", "update", done.ids or [request.id], len(done.revisions), dry_run=dry_run)
     return exits.OK
 
 
@@ -247,11 +283,27 @@ def _merge(dts: DtsClient, request: job.UpdateJobRequest, given: JobOptions) -> 
 
 @group.command("delete")
 @many_ids
+@where_options
 @output_option
-def delete(id_arguments: tuple[str, ...], id_option: str | None, output: str | None) -> int:
-    """Delete jobs and end what they have open; their history stays. Several: all or none."""
-    ids = the_ids(id_arguments, id_option)
+def delete(
+    id_arguments: tuple[str, ...], id_option: str | None, output: str | None, **given: Unpack[WhereOptions]
+) -> int:
+    """Delete jobs and end what they have open; their history stays. Several: all or none.
+
+    \b
+    dts job delete --where tag=scratch --dry-run
+    """
+    chosen = filter_of(given)
+    check_either([*id_arguments, *([id_option] if id_option else [])], chosen)
+    ids = the_ids(id_arguments, id_option) if chosen is None else []
     with client() as dts:
+        if chosen is not None or given["dry_run"]:
+            done = dts.delete_matching_jobs(
+                job.BatchDeleteJobsRequest(ids=ids, filter=chosen, dry_run=given["dry_run"])
+            )
+            if not print_message(done, output):
+                tell("deleted", "delete", done.ids or ids, done.deleted, dry_run=given["dry_run"])
+            return exits.OK
         if len(ids) == 1:
             deleted = dts.delete_job(ids[0])
             if not print_message(job.DeleteJobResponse(success=deleted), output):

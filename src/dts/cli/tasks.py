@@ -96,6 +96,48 @@ def task_of(given: TaskOptions) -> job.Task | None:
     return None
 
 
+def changed_task(job_of: Callable[[], job.JobResponse], given: TaskOptions) -> job.Task | None:
+    """The task that the options name, or the job's own one as they change it; None: its own. Raises click.UsageError."""
+    named = [name for name, value in given.items() if value not in (None, (), [])]
+    if any(name in named for name in ("shell", "argv", "url", "function", "task_type")) or not named:
+        return task_of(given)
+    found = job.Task()
+    found.CopyFrom(job_of().task)
+    kind = {"shell": "shell", "http": "url", "python": "function", "custom": "task_type"}.get(
+        found.WhichOneof("kind") or "", ""
+    )
+    for name in named:
+        if name not in _BELONGS.get(kind, ()):
+            owner = next(owner for owner, names in _BELONGS.items() if name in names)
+            raise click.UsageError(f"{_flag(name)} belongs to {_flag(owner)}, and the job's task is of another kind.")
+    _change(found, given)
+    return found
+
+
+def _change(task: job.Task, given: TaskOptions) -> None:
+    """Puts what is given over the task's own: variables, headers, named arguments and settings one by one, the rest whole."""
+    match task.WhichOneof("kind"):
+        case "shell":
+            task.shell.env.update(dict(given["env"]))
+            task.shell.working_directory = given["workdir"] or task.shell.working_directory
+        case "http":
+            new = _http({**given, "url": task.http.url}).http
+            task.http.headers.update(new.headers)
+            task.http.method = new.method or task.http.method
+            task.http.body = new.body or task.http.body
+            if new.success_statuses:
+                del task.http.success_statuses[:]
+                task.http.success_statuses.extend(new.success_statuses)
+        case "python":
+            new_call = client.python(task.python.function, given["args"] or (), given["kwargs"]).python
+            if given["args"] is not None:
+                task.python.args.CopyFrom(new_call.args)
+            task.python.kwargs.MergeFrom(new_call.kwargs)
+        case "custom":
+            config = {"config": given["task_config"] or {}}
+            task.custom.config.MergeFrom(ParseDict(config, job.CustomTask()).config)
+
+
 def _flag(name: str) -> str:
     return _FLAGS.get(name, f"--{name.replace('_', '-')}")
 

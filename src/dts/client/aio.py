@@ -116,6 +116,13 @@ class AsyncDtsClient:
         request = job.RunJobRequest(id=id, task=task, request_id=request_id or base.new_request_id())
         return (await self._call(self._jobs.RunJob, request, timeout, self.addresses.jobs)).execution_id
 
+    async def would_run_job(
+        self, id: str, task: job.Task | None = None, *, timeout: float = TIMEOUT_S
+    ) -> job.RunJobResponse:
+        """What `run_job` would run now: the task, and the job's revision."""
+        request = job.RunJobRequest(id=id, task=task, dry_run=True)
+        return await self._call(self._jobs.RunJob, request, timeout, self.addresses.jobs)
+
     async def list_revisions(
         self, id: str, page_size: int = 0, before_revision: int = 0, *, timeout: float = TIMEOUT_S
     ) -> job.ListRevisionsResponse:
@@ -185,6 +192,90 @@ class AsyncDtsClient:
             request = job.BatchDeleteJobsRequest(ids=portion)
             deleted += (await self._call(self._jobs.BatchDeleteJobs, request, timeout, self.addresses.jobs)).deleted
         return deleted
+
+    async def update_matching_jobs(
+        self, request: job.BatchUpdateJobsRequest, *, timeout: float = TIMEOUT_S
+    ) -> job.BatchUpdateJobsResponse:
+        """Makes the request's change to all jobs that fit its filter; each portion of 10 000 is all or none."""
+        found, asked = job.BatchUpdateJobsResponse(), job.BatchUpdateJobsRequest()
+        asked.CopyFrom(request)
+        while True:
+            page = await self._call(self._jobs.BatchUpdateJobs, asked, timeout, self.addresses.jobs)
+            found.MergeFrom(page)
+            if not page.next_page_token:
+                found.next_page_token = ""
+                return found
+            asked.page_token = page.next_page_token
+
+    async def pause_matching_jobs(
+        self, request: job.BatchPauseJobsRequest, *, timeout: float = TIMEOUT_S
+    ) -> job.BatchPauseJobsResponse:
+        """Pauses all jobs that fit the request's filter; each portion of 10 000 is all or none."""
+        found, asked = job.BatchPauseJobsResponse(), job.BatchPauseJobsRequest()
+        asked.CopyFrom(request)
+        while True:
+            page = await self._call(self._jobs.BatchPauseJobs, asked, timeout, self.addresses.jobs)
+            found.MergeFrom(page)
+            if not page.next_page_token:
+                found.next_page_token = ""
+                return found
+            asked.page_token = page.next_page_token
+
+    async def resume_matching_jobs(
+        self, request: job.BatchResumeJobsRequest, *, timeout: float = TIMEOUT_S
+    ) -> job.BatchResumeJobsResponse:
+        """Ends the pauses of all jobs that fit the request's filter; each portion of 10 000 is all or none."""
+        found, asked = job.BatchResumeJobsResponse(), job.BatchResumeJobsRequest()
+        asked.CopyFrom(request)
+        while True:
+            page = await self._call(self._jobs.BatchResumeJobs, asked, timeout, self.addresses.jobs)
+            found.MergeFrom(page)
+            if not page.next_page_token:
+                found.next_page_token = ""
+                return found
+            asked.page_token = page.next_page_token
+
+    async def delete_matching_jobs(
+        self, request: job.BatchDeleteJobsRequest, *, timeout: float = TIMEOUT_S
+    ) -> job.BatchDeleteJobsResponse:
+        """Deletes all jobs that fit the request's filter; each portion of 10 000 is all or none."""
+        found, asked = job.BatchDeleteJobsResponse(), job.BatchDeleteJobsRequest()
+        asked.CopyFrom(request)
+        while True:
+            page = await self._call(self._jobs.BatchDeleteJobs, asked, timeout, self.addresses.jobs)
+            found.ids.extend(page.ids)
+            found.deleted += page.deleted
+            if not page.next_page_token:
+                return found
+            asked.page_token = page.next_page_token
+
+    # ---- backfills --------------------------------------------------------------------------------------------------
+
+    async def start_backfill(
+        self, request: job.StartBackfillRequest, *, timeout: float = TIMEOUT_S
+    ) -> job.StartBackfillResponse:
+        """Runs the instants of a job's schedule in a range, at most so many at once; a dry run only says which."""
+        complete = job.StartBackfillRequest()
+        complete.CopyFrom(request)
+        complete.request_id = request.request_id or base.new_request_id()
+        return await self._call(self._jobs.StartBackfill, complete, timeout, self.addresses.jobs)
+
+    async def get_backfill(self, id: str, *, timeout: float = TIMEOUT_S) -> job.Backfill:
+        """How far a backfill is."""
+        return await self._call(self._jobs.GetBackfill, job.GetBackfillRequest(id=id), timeout, self.addresses.jobs)
+
+    async def list_backfills(
+        self, request: job.ListBackfillsRequest, *, timeout: float = TIMEOUT_S
+    ) -> job.ListBackfillsResponse:
+        """One page of the backfills that run or ran, the latest first."""
+        return await self._call(self._jobs.ListBackfills, request, timeout, self.addresses.jobs)
+
+    async def cancel_backfill(
+        self, id: str, reason: str = "", *, dry_run: bool = False, timeout: float = TIMEOUT_S
+    ) -> job.Backfill:
+        """Starts nothing more of a backfill and ends what of it is open as CANCELLED."""
+        request = job.CancelBackfillRequest(id=id, reason=reason, dry_run=dry_run)
+        return await self._call(self._jobs.CancelBackfill, request, timeout, self.addresses.jobs)
 
     # ---- the scheduler ----------------------------------------------------------------------------------------------
 
@@ -259,12 +350,12 @@ class AsyncDtsClient:
             asked.last_id = page.next_page
 
     async def cancel_execution(
-        self, id: str, reason: str = "", *, timeout: float = TIMEOUT_S
+        self, id: str, reason: str = "", *, dry_run: bool = False, timeout: float = TIMEOUT_S
     ) -> execution.ExecutionResponse:
-        """Ends an open execution as CANCELLED."""
+        """Ends an open execution as CANCELLED; a dry run only says how it is."""
         return await self._call(
             self._executions.CancelExecution,
-            execution.CancelExecutionRequest(id=id, reason=reason),
+            execution.CancelExecutionRequest(id=id, reason=reason, dry_run=dry_run),
             timeout,
             self.addresses.executions,
         )
@@ -277,6 +368,23 @@ class AsyncDtsClient:
         return (
             await self._call(self._executions.RetryExecution, request, timeout, self.addresses.executions)
         ).execution_id
+
+    async def would_retry_execution(self, id: str, *, timeout: float = TIMEOUT_S) -> None:
+        """Raises what `retry_execution` would raise now."""
+        request = execution.RetryExecutionRequest(id=id, dry_run=True)
+        await self._call(self._executions.RetryExecution, request, timeout, self.addresses.executions)
+
+    async def cancel_executions(
+        self, request: execution.CancelExecutionsRequest, *, timeout: float = TIMEOUT_S
+    ) -> execution.CancelExecutionsResponse:
+        """Cancels up to 1 000 open executions that fit the request's filter; its page token goes on."""
+        return await self._call(self._executions.CancelExecutions, request, timeout, self.addresses.executions)
+
+    async def retry_executions(
+        self, request: execution.RetryExecutionsRequest, *, timeout: float = TIMEOUT_S
+    ) -> execution.RetryExecutionsResponse:
+        """Retries up to 1 000 ended executions that fit the request's filter; its page token goes on."""
+        return await self._call(self._executions.RetryExecutions, request, timeout, self.addresses.executions)
 
     async def get_output(self, id: str, attempt: int = 0, *, timeout: float = TIMEOUT_S) -> execution.GetOutputResponse:
         """What is kept of an attempt's output; attempt 0 is the last."""

@@ -34,7 +34,9 @@ def methods_of_the_api() -> list[str]:
 def test_the_public_face() -> None:
     assert dts.client.__all__ == ["Addresses", "ApiError", "AsyncDtsClient", "DtsClient", "http", "python", "shell"]
     public = {name for name in vars(DtsClient) if not name.startswith("_")}
-    assert public == {*methods_of_the_api(), "close", "iter_executions", "iter_jobs", "iter_verdicts"}
+    matching = {f"{what}_matching_jobs" for what in ("delete", "pause", "resume", "update")}
+    more = {"iter_executions", "iter_jobs", "iter_verdicts", "would_retry_execution", "would_run_job"}
+    assert public == {*methods_of_the_api(), *matching, *more, "close"}
 
 
 @pytest.mark.parametrize("name", methods_of_the_api())
