@@ -67,15 +67,15 @@ def fleet() -> Fleet:
     return made
 
 
-def drafts(size: int, shards: int) -> list[Draft]:
-    """The queue in blocks of so many executions, of all ages, over the shards."""
+def drafts(size: int, shards: int, queued: int = QUEUED) -> list[Draft]:
+    """A queue in blocks of so many executions, of all ages, over the shards."""
     draw = random.Random(2)
     made = [Draft(shard, 1, 1, NOW, START, (0, 0), (), ()) for shard in range(shards)]
     kinds = demands()
-    for number in range(QUEUED // size):
+    for number in range(queued // size):
         keys = [Key(f"job-{number}-{each}", NOW) for each in range(size)]
-        queued = NOW - draw.randrange(bounds.FIRST_AFTER_MS * 2)
-        block = Block(keys, [1] * size, kinds[number % DEMANDS], Status.QUEUED, queued=queued)
+        since = NOW - draw.randrange(bounds.FIRST_AFTER_MS * 2)
+        block = Block(keys, [1] * size, kinds[number % DEMANDS], Status.QUEUED, queued=since)
         made[number % shards].ready.append(block)
     return made
 
@@ -89,11 +89,11 @@ class Seen:
     placed: int
 
 
-def place(name: str, size: int, shards: int) -> Seen:
+def place(name: str, size: int, shards: int, queued: int = QUEUED) -> Seen:
     """A round over an empty fleet."""
     took, placed = [], 0
     for _ in range(ROUNDS):
-        allocator, ready = Allocator(fleet()), drafts(size, shards)
+        allocator, ready = Allocator(fleet()), drafts(size, shards, queued)
         gc.collect()
         started = process_time()
         allocator.begin()
@@ -138,10 +138,10 @@ def step(name: str, shards: int, *, full: bool) -> Seen:
 
 
 CASES: list[Callable[[], Seen]] = [
-    lambda: place("a round over an empty fleet, blocks of 1 000", 1_000, 1),
+    lambda: place("a round with all of them, blocks of 1 000, an empty fleet", 1_000, 1),
     lambda: place(f"... of {SHARDS} shards", 100, SHARDS),
-    lambda: place("... blocks of 10, of all ages, mixed", 10, 1),
-    lambda: place("... each execution of its own age", 1, 1),
+    lambda: place("... in blocks of 10 of all ages, ten times what a step offers", 10, 1),
+    lambda: place("10 000, what a step offers, each of its own age", 1, 1, bounds.STEP_PLACES),
     lambda: step("a whole step: what is ready, places, commits", 1, full=False),
     lambda: step(f"... of {SHARDS} shards", SHARDS, full=False),
     lambda: step("... when no worker has room", 1, full=True),

@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import chain, islice
 
-from dts.amounts import Vector, demand_of, least, plus, times, within, zero
+from dts.amounts import SLOTS, Vector, demand_of, least, plus, times, within, zero
 from dts.amounts import need as vector_of
 from dts.core import selector
 from dts.core.credits import GATHER_WORKERS, WANT_DEMANDS, WANT_EVERY_MS, WANT_WORKERS, Credit, Returned, Want
-from dts.model import Demand, Instant, WorkerInfo, WorkerRef
+from dts.model import Demand, Instant, ShardId, WorkerInfo, WorkerRef
 
 NOTHING = Demand(slots=0)
 MAX_CORDONED = 10_000  # worker ids remembered as cordoned
@@ -129,8 +129,11 @@ class Member:
 
     def add(self, demand: Demand, count: int) -> None:
         """Takes (or, with a negative count, gives back) room for `count` executions."""
-        for dimension, each in enumerate(amounts(demand)):
-            self.taken[dimension] += each * count
+        taken = self.taken
+        taken[0] += demand.cpu * count
+        taken[1] += demand.memory * count
+        taken[2] += demand.storage * count
+        taken[SLOTS] += demand.slots * count
         assert min(self.taken) >= 0, f"worker {self.info.ref.id}: more was released than taken"
         for name, each in demand.custom:
             self.custom[name] = self.custom.get(name, 0) + each * count
@@ -225,24 +228,24 @@ class Fleet:
         if member.credit is credit:
             member.recount()
 
-    def credit(self, worker: WorkerRef, number: int, share: Vector) -> bool:
+    def credit(self, worker: WorkerRef, number: int, share: Vector, returns: int) -> bool:
         """A worker says what of it this instance may use. True: it may be more than before."""
         member = self._credits.get(worker)
         if member is None:
             return False
         credit = member.credits[worker]
         before = credit.limit
-        credit.receive(number, share)
+        credit.receive(number, share, returns)
         self._owing.add(worker)
         self._changed(member, credit)
         return not within(credit.limit, before)
 
-    def hand_over(self, worker: WorkerRef, demand: Demand, count: int) -> None:
+    def hand_over(self, shard: ShardId, worker: WorkerRef, demand: Demand, count: int) -> None:
         """Placed executions whose shard is another's now: their part of the credit goes with them."""
         member = self.members[worker.id]
         credit = member.credits.get(worker)
         if credit is not None:
-            credit.moved(times(vector_of(demand, credit.names), count))
+            credit.moved(shard, times(vector_of(demand, credit.names), count))
             self._owing.add(worker)
             self._changed(member, credit)
         self.release(worker, demand, count)

@@ -245,12 +245,13 @@ def _pack(course: Course, count: int, numbers: Numbers, sizes: dict[int, int]) -
     while left and at < len(order):
         worker = order[at]
         if numbers[worker] is not None:
-            room = max(min([column[worker] // need for column, need in columns]), 0)
-            if size := min(room, left):
+            room = min([column[worker] // need for column, need in columns])
+            if room > 0:
+                size = min(room, left)
                 course.take(worker, size)
                 sizes[worker] = sizes.get(worker, 0) + size
                 left -= size
-            if size == room and at == course.start:
+            if room <= 0 and at == course.start:
                 course.start += 1
         at += 1
     return count - left
