@@ -181,6 +181,18 @@ async def test_who_begins_again_goes_on_at_its_place(owners: Owners) -> None:
     assert record.commits == [(0, 1), (0, 2)]
 
 
+async def test_what_was_read_and_not_written_is_read_again(owners: Owners) -> None:
+    record = Record()
+    record.down = True
+    for _ in range(3):
+        await owners.commit(0)
+    async with projecting(owners.settings, record) as reading:
+        await until(lambda: record.tries > 1 and reading.events._places[0].read > 0, "it is read")
+    record.down = False
+    async with projecting(owners.settings, record):
+        await until(lambda: record.commits == [(0, 1), (0, 2), (0, 3)], "the next one reads it again")
+
+
 async def _record_away(owners: Owners, away_s: float) -> None:
     """Keeps its shards and its place while the record is away for longer than a member may be silent."""
     record, other = Record(), Record()
