@@ -71,6 +71,8 @@ class WorkerConfig:
     labels: Mapping[str, str]
     resources: Mapping[str, int]
     token: str  # '': the one beside the database
+    scratch: str  # where scratch folders are made; '': where temporary files are
+    cgroup: str  # auto, off, or the path of one that is the worker's to divide
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +194,12 @@ def _worker(reader: _Reader) -> WorkerConfig:
         slots=amount("DTS_SLOTS", 1, "tasks a worker runs at once; empty: 64"),
         cpu=amount("DTS_CPU", 0, "millicores a worker offers; empty: what the machine has"),
         memory=amount("DTS_MEMORY", 0, "MiB of memory a worker offers; empty: what the machine has"),
-        storage=amount("DTS_STORAGE", 0, "MiB of disk a worker offers; empty: what is free"),
+        storage=amount("DTS_STORAGE", 0, "MiB of disk a worker offers; empty: what is free for scratch folders"),
         labels=reader.get("DTS_LABELS", "", _pairs, "labels of a worker, such as zone=a,disk=ssd"),
         resources=reader.get("DTS_RESOURCES", "", _amounts, "custom resources of a worker, such as gpu=2"),
         token=reader.get("DTS_WORKER_TOKEN", "", str, "token with which a worker attaches", secret=True),
+        scratch=reader.get("DTS_SCRATCH_ROOT", "", str, "where a worker makes scratch folders; empty: TMPDIR"),
+        cgroup=reader.get("DTS_CGROUP", "auto", _cgroup, "cgroup v2 that a worker divides: auto, off, or a path"),
     )
 
 
@@ -369,6 +373,12 @@ def _path(text: str) -> Path:
     if "\0" in text:
         raise ValueError("write the path of a file")
     return Path(text).expanduser()
+
+
+def _cgroup(text: str) -> str:
+    if text in ("auto", "off") or Path(text).is_absolute():
+        return text
+    raise ValueError("write auto, off, or the path of a cgroup below /sys/fs/cgroup")
 
 
 def _address(text: str) -> str:

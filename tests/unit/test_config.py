@@ -60,6 +60,7 @@ def test_everything_wrong_is_said_at_once() -> None:
         "DTS_RETENTION_DAYS": "-1",
         "DTS_LABELS": "zone",
         "DTS_RESOURCES": "gpu=two",
+        "DTS_CGROUP": "on",
         "KAFKA_BROKERS": "kafka:port",
         "CASSANDRA_KEYSPACE": "1st",
         "DTS_CLUSTER": "a b",
@@ -102,6 +103,8 @@ def test_lists_and_pairs() -> None:
             "CASSANDRA_HOSTS": "10.0.0.1,fe80::1",
             "DTS_LABELS": "zone=a, disk=ssd",
             "DTS_RESOURCES": "gpu=2",
+            "DTS_CGROUP": "/sys/fs/cgroup/tasks",
+            "DTS_SCRATCH_ROOT": "/fast",
             "DTS_ALLOWED_ORIGINS": "https://a.example, http://b.example:3000",
         }
     )
@@ -109,6 +112,7 @@ def test_lists_and_pairs() -> None:
     assert config.cassandra.hosts == ("10.0.0.1", "fe80::1")
     assert config.worker.labels == {"zone": "a", "disk": "ssd"}
     assert config.worker.resources == {"gpu": 2}
+    assert (config.worker.cgroup, config.worker.scratch) == ("/sys/fs/cgroup/tasks", "/fast")
     assert config.allowed_origins == ("https://a.example", "http://b.example:3000")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,12 +85,20 @@ def _memory() -> int:
     return found if limit is None else min(found, limit)
 
 
+def _storage(scratch: str) -> int:
+    """MiB that are free where scratch folders are made."""
+    try:
+        return shutil.disk_usage(scratch or tempfile.gettempdir()).free // MIB
+    except OSError:
+        return 0
+
+
 def capacity_of(config: WorkerConfig) -> Demand:
     """What the worker offers: what the settings say, else what is found."""
     return Demand(
         cpu=config.cpu if config.cpu is not None else _cpu(),
         memory=config.memory if config.memory is not None else _memory(),
-        storage=config.storage if config.storage is not None else shutil.disk_usage("/").free // MIB,
+        storage=config.storage if config.storage is not None else _storage(config.scratch),
         slots=config.slots if config.slots is not None else SLOTS,
         custom=tuple(sorted(config.resources.items())),
     )

@@ -114,6 +114,8 @@ class _Server:
             worker=LOCAL_WORKER,
             capacity=capacity_of(config.worker),
             labels=tuple(config.worker.labels.items()),
+            scratch=config.worker.scratch,
+            cgroup=config.worker.cgroup,
             log=str(config.database.absolute()) + ".worker.log",
         )
         local = LocalWorkers(config.database, options, scheduler, hub, config.lease_ms)

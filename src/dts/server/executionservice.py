@@ -71,6 +71,8 @@ class OwnWorker:
             worker=config.worker.id or f"{platform.node()}-{config.ports.execution_grpc}",
             capacity=capacity_of(config.worker),
             labels=tuple(config.worker.labels.items()),
+            scratch=config.worker.scratch,
+            cgroup=config.worker.cgroup,
             timed=True,
             parent=os.getpid(),
         )

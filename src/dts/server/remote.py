@@ -23,6 +23,8 @@ def serve_worker(config: Config, addresses: Sequence[str]) -> int:
         worker=config.worker.id or platform.node() or "worker",
         capacity=capacity_of(config.worker),
         labels=tuple(config.worker.labels.items()),
+        scratch=config.worker.scratch,
+        cgroup=config.worker.cgroup,
         timed=True,
     )
     return run(options)

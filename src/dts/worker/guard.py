@@ -12,8 +12,8 @@ storage]] and a descriptor for the output; ["call", ...], the same with another 
 argv] and its socket; ["stop", id, within_ms or None]; ["kill", member, pid, mark, within_ms]; ["pool", member, pid, shards]:
 what this child of the pool runs now; ["lease", {shard: deadline in CLOCK_BOOTTIME ms}], the whole of it; ["ping", n]. To the
 worker, in lists of lists: ["began", id, pid, started_ns, enforced], ["ended", id, wait status, started_ns, ended_ns, why, used]
-and ["failed", id, errno, text]; ["gone", member]: nothing is left of it; ["home", cgroup, scratch]: what must be removed if it is
-killed; ["pong", n].
+and ["failed", id, errno, text]; ["gone", member]: nothing is left of it; ["home", cgroup, scratch, controllers]: what must be
+removed if it is killed, and what holds requests; ["pong", n].
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Guard:
         homes = (
             each and str(each) for each in (self._cgroups and self._cgroups.path, self._scratch and self._scratch.home)
         )
-        self._out.append(["home", *homes])
+        self._out.append(["home", *homes, sorted(self._held)])
         if self._scratch is not None:
             for left in self._scratch.leftovers():
                 self._remove(left)

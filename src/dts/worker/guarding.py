@@ -61,6 +61,7 @@ class GuardProcess:
         )
         theirs.close()
         self.socket = ours
+        self.cgroup = options.cgroup
         self.homes: list[
             str
         ] = []  # a cgroup and a folder, '' where there is none: what it cannot remove once it is killed
@@ -147,6 +148,16 @@ class Guard:
         self._channel.send(["ping", self._pings])
         self._ping = self._loop.call_later(PING_S, self._look)
 
+    def _tell_homes(self, cgroup: str | None, scratch: str | None, held: Sequence[str]) -> None:
+        if cgroup:
+            log.info("attempts with requests get cgroups in %s, which hold: %s", cgroup, ", ".join(held) or "nothing")
+        elif self._process.cgroup not in ("auto", "off"):
+            log.warning(
+                "%s is no cgroup v2 that this worker may divide: memory is sampled instead", self._process.cgroup
+            )
+        if not scratch:
+            log.warning("no scratch folders: nothing can be written where they should be (DTS_SCRATCH_ROOT)")
+
     def _on_frame(self, frame: list[Any]) -> None:
         for news in frame:
             match news:
@@ -156,8 +167,9 @@ class Guard:
                     self._tasks.ended(id, status, started, ended, why, used)
                 case ["pong", number]:
                     self.answered = number
-                case ["home", *homes]:
-                    self._process.homes = [each or "" for each in homes]
+                case ["home", cgroup, scratch, held]:
+                    self._process.homes = [cgroup or "", scratch or ""]
+                    self._tell_homes(cgroup, scratch, held)
                 case ["failed", id, _, problem]:
                     self._tasks.failed(id, problem)
                 case ["gone", member]:
