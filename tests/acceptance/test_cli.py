@@ -376,3 +376,18 @@ def test_why_an_execution_is_tried_again(server: Served) -> None:
     assert re.search(r"Why: +attempt 1 FAILED: .*7", shown), shown
     assert "Earlier attempts:" in shown
     server.out("execution", "cancel", id)
+
+
+def test_a_record_says_how_requests_were_held_and_why_a_task_was_stopped(server: Served) -> None:
+    command = "python3 -c 'import time; kept = b\"x\" * (300 << 20); time.sleep(60)'"
+    server.out("job", "create", "--id", "hungry", "--memory", "64", "--cpu", "100", "--shell", command)
+    done = server.dts("job", "run", "hungry", "--wait")
+    assert done.returncode == 1
+    (execution,) = values(server, "execution", "list", "--job", "hungry")["executions"]
+    shown = server.out("execution", "get", execution["id"])
+    assert re.search(r"^Error: +out of memory: used \d+ MiB, requested 64 MiB$", shown, re.MULTILINE)
+    assert re.search(r"^Kind: +out_of_memory$", shown, re.MULTILINE)
+    assert re.search(r"^Held: +cpu: (cgroup|none), memory: (cgroup|sampled)$", shown, re.MULTILINE)
+    got = values(server, "execution", "get", execution["id"])
+    assert got["errorKind"] == "out_of_memory"
+    assert got["enforced"]["memory"] in ("cgroup", "sampled")

@@ -56,6 +56,7 @@ def print_execution(shown: execution.ExecutionResponse, output: execution.GetOut
             ("Status", shown.status),
             ("Why", shown.reason or _last_failure(shown)),
             ("Error", shown.error.strip()),
+            ("Kind", shown.error_kind),
             ("Exit code", str(shown.exit_code) if shown.exit_code or shown.status == "FAILED" else ""),
             ("Result", shown.result.strip()),
             ("Cause", shown.cause),
@@ -68,6 +69,7 @@ def print_execution(shown: execution.ExecutionResponse, output: execution.GetOut
             ("Tries again", moment(instant_of(shown.retry_time))),
             ("Attempt", str(shown.attempt or "")),
             ("Worker", shown.worker_id),
+            ("Held", ", ".join(f"{name}: {way}" for name, way in sorted(shown.enforced.items()))),
             ("Revision", str(shown.revision or "")),
         ]
     )
