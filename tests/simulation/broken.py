@@ -6,15 +6,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from dts.core import decide, instance, reports
+from dts.core import decide, instance, reports, shard
+from dts.core.fires import Fires
+from dts.core.groups import Groups
 from dts.core.instance import Desk, Instance
 from dts.core.shard import Applied, Shard
+from dts.core.turns import Turns
 from dts.model import (
     Commit,
     Definition,
     Effects,
     Held,
     Instant,
+    Key,
     Lease,
     Outcome,
     Owed,
@@ -40,7 +44,7 @@ class Variant(NamedTuple):
 # ---- law 1
 
 
-class ForgetfulFires(decide.Fires):
+class ForgetfulFires(Fires):
     """Each fiftieth due instant is overlooked."""
 
     def due(self, instant: Instant, definitions: Iterable[Definition]) -> None:
@@ -215,9 +219,57 @@ class HastyService(JobService):
             super().change(definition, dies=False)
 
 
-def _core(shard: type[Shard]) -> Build:
+# ---- the jobs' policies
+
+
+class NoTurns(Turns):
+    """Nobody waits for a turn."""
+
+    def due(self, definition: Definition, key: Key) -> str:
+        del definition, key
+        return ""
+
+
+class LongLines(Turns):
+    """Who should be skipped waits."""
+
+    def due(self, definition: Definition, key: Key) -> str:
+        return "waits" if super().due(definition, key) else ""
+
+
+class GenerousGroups(Groups):
+    """Each group lets one more be placed."""
+
+    def limit(self, group: str) -> int:
+        return super().limit(group) + 1
+
+
+def _always(policies: object, end: object) -> bool:
+    """What failed may be tried again."""
+    del policies, end
+    return True
+
+
+class PatientShard(Shard):
+    """Nobody waits for too long."""
+
+    def apply(self, commit: Commit) -> Applied:
+        applied = super().apply(commit)
+        self.deadlines.clear()
+        return applied
+
+
+class StuckShard(Shard):
+    """It does not see when someone's turn has come."""
+
+    def _turn(self, job: str) -> bool:
+        del job
+        return False
+
+
+def _core(kind: type[Shard]) -> Build:
     """A shard that is broken wherever its state is folded."""
-    return Build(patches=tuple((module, "Shard", shard) for module in (instance, checkers, states)))
+    return Build(patches=tuple((module, "Shard", kind) for module in (shard, instance, checkers, states)))
 
 
 VARIANTS: dict[str, Variant] = {
@@ -235,6 +287,12 @@ VARIANTS: dict[str, Variant] = {
     "reports free what was placed after them": Variant(5, Build(patches=((reports, "_held", _held_by_all),)), 200),
     "places of refused commits stay held": Variant(6, Build(instance=LeakyInstance), 20),
     "a worker starts more than fits": Variant(6, Build(leases=GreedyLeases), 20),
+    "nobody waits for a turn": Variant(9, Build(patches=((decide, "Turns", NoTurns),)), 20),
+    "who should be skipped waits": Variant(9, Build(patches=((decide, "Turns", LongLines),)), 60),
+    "a group is too generous": Variant(9, Build(patches=((shard, "Groups", GenerousGroups),)), 40),
+    "whose turn has come does not start": Variant(1, _core(StuckShard), 40),
+    "any failure is tried again": Variant(9, Build(patches=((reports, "tried_again", _always),)), 60),
+    "nobody is too late": Variant(9, _core(PatientShard), 60),
     "the history loses a row": Variant(7, Build(history=LossyHistory), 20),
     "a change is acknowledged before it is stored": Variant(8, Build(service=HastyService), 20),
 }

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,6 +31,7 @@ from dts.services.workers import Acks, Cancels, Down, Echo, Leased
 from tests.simulation import workers
 from tests.simulation.audited import audited
 from tests.simulation.book import Book, Violation
+from tests.simulation.rules import Broken, Rules
 from tests.simulation.states import Canon, canon, difference, folded, recoded
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Checkers:
 
     site: Site
     book: Book = field(default_factory=Book)
+    rules: Rules = field(default_factory=Rules)
     mirror: Shard = field(default_factory=lambda: Shard(0))
     epoch: int = 0  # of the last to open the ledger
     commits: int = 0
@@ -104,6 +106,7 @@ class Checkers:
         self.commits += 1
         self._notice(commit)
         self.book.committed(commit)
+        self._obeyed(lambda: self.rules.committed(commit))
         self._placements(commit)
         for definition in commit.definitions:
             self.delivered[definition.job, definition.revision] = definition.policies.delivery
@@ -116,6 +119,13 @@ class Checkers:
                 self.answers.setdefault(id, text)
         self.mirror.apply(recoded(commit))
         self.book.check(self.mirror)
+
+    @staticmethod
+    def _obeyed(look: Callable[[], None]) -> None:
+        try:
+            look()
+        except Broken as broken:
+            raise Violation(str(broken)) from broken
 
     def _notice(self, commit: Commit) -> None:
         seen = self.seen
@@ -294,6 +304,7 @@ class Checkers:
         self.starts += 1
         if self.runs[key] > 1 and self.site.at_most_once(key, attempt.body):
             raise Violation(f"5: {key} was to start at most once")
+        self._obeyed(lambda: self.rules.running(key, self.live))
         self.live[key] = run
         self.worker(worker)
 
@@ -318,6 +329,7 @@ class Checkers:
     def finish(self) -> None:
         """All has healed and come to rest."""
         site = self.site
+        self.seen.update(self.rules.seen)
         if self.live:
             raise Violation(f"5: {next(iter(self.live))} still runs")
         self.book.finished(self.mirror)

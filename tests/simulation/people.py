@@ -13,6 +13,7 @@ from dts.model import (
     Instant,
     JobState,
     Misfire,
+    Overlap,
     Policies,
     Retry,
     Run,
@@ -48,6 +49,20 @@ POLICIES = [
     Policies(misfire=Misfire.RUN_ALL, misfire_limit=30, late_window=10 * MINUTE),
     Policies(grace=10 * MINUTE, max_retries=3, retry_initial=5_000, retry_cap=MINUTE),
 ]
+RULED = [
+    Policies(overlap=Overlap.SKIP),
+    Policies(overlap=Overlap.SKIP, misfire=Misfire.RUN_ALL, misfire_limit=5, max_retries=2),
+    Policies(overlap=Overlap.BUFFER_ONE, max_retries=1),
+    Policies(overlap=Overlap.BUFFER_ALL, overlap_limit=3, misfire=Misfire.RUN_ALL, misfire_limit=8),
+    Policies(overlap=Overlap.BUFFER_ALL, start_within=20_000),
+    Policies(overlap=Overlap.CANCEL_OTHER, max_retries=1),
+    Policies(overlap=Overlap.CANCEL_OTHER, misfire=Misfire.RUN_ALL, misfire_limit=4, jitter=3_000),
+    Policies(jitter=20_000),
+    Policies(jitter=8_000, start_within=5_000, max_retries=1),
+    Policies(start_within=2_000, max_retries=2, retry_only=("75", "timeout")),
+    Policies(max_retries=3, retry_initial=2_000, retry_factor=1.0, retry_jitter=0.0, retry_never=("70-79",)),
+    Policies(delivery=Delivery.AT_MOST_ONCE, overlap=Overlap.BUFFER_ONE, start_within=30_000),
+]
 DEMANDS = [
     Demand(),
     Demand(),
@@ -68,6 +83,8 @@ class People:
         self._jobs = JOBS[: rng.randint(1, len(JOBS))]
         self._skew = rng.choice([0, 0, rng.randint(-2_000, 2_000)])
         self._ids = 0
+        self._ruled = rng.choice([0.0, 0.3, 1.0])  # how many of the revisions have policies of turns and waits
+        self._groups = {job: rng.choice(["", "g1", "g1", "g2"]) for job in self._jobs} if rng.random() < 0.3 else {}
 
     def put(self, *, busy: bool = False) -> None:
         """Creates, edits, or creates anew what was deleted. `busy`: one that runs often, on any worker."""
@@ -83,10 +100,15 @@ class People:
                 until,
                 rng.choice(SCHEDULES[:BUSY] if busy else SCHEDULES),
                 rng.choice(DEMANDS[:BUSY] if busy else DEMANDS),
-                rng.choice(POLICIES),
+                self._policies(),
                 b"",
             )
         )
+
+    def _policies(self) -> Policies:
+        rng = self._rng
+        policies = rng.choice(RULED if rng.random() < self._ruled else POLICIES)
+        return policies._replace(group_limit=rng.randint(1, 3)) if self._groups else policies
 
     def turn(self) -> None:
         """Pauses, resumes, cancels or deletes."""
@@ -109,7 +131,8 @@ class People:
         if last is not None:
             revision, since = last.revision + 1, max(since, last.since)
         body = self._site.body(definition.job, revision)
-        definition = definition._replace(revision=revision, since=since, body=body)
+        group = self._groups.get(definition.job, "")
+        definition = definition._replace(revision=revision, since=since, body=body, group=group)
         dies = self._rng.random() < 0.1
         self._site.service.change(definition, dies=dies)
         if dies:
@@ -129,7 +152,9 @@ class People:
         command: Command
         if kind == "run" or not keys:
             job = rng.choice(jobs)
-            command = Run(id_, job, now, expires, self._needs(job), rng.choice([b"", b"", b"changed"]))
+            command = Run(
+                id_, job, now, expires, self._needs(job), rng.choice([b"", b"", b"changed"]), self._groups.get(job, "")
+            )
         elif kind == "cancel":
             command = Cancel(id_, rng.choice(keys), now, expires)
         else:

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from dts.core.instance import Instance
-from dts.model import Definition, Delivery, Demand, Key, WorkerRef
+from dts.model import NO_END, Definition, Delivery, Demand, End, Key, WorkerRef
 from dts.worker.attempts import Attempt
 from dts.worker.leases import Leases
 from tests.simulation.checkers import Checkers
@@ -17,12 +17,18 @@ from tests.simulation.stores import Feed, History, JobService, Ledger
 from tests.simulation.workers import Worker
 from tests.simulation.world import World
 
+FAILURES = (End(code=1), End(code=75), End(code=143, kind="timeout"))
+
 
 class Task(NamedTuple):
     """How a run goes."""
 
     lasts_ms: int
-    succeeds: bool
+    end: End  # of a failure: its code or kind
+
+    @property
+    def succeeds(self) -> bool:
+        return self.end == NO_END
 
 
 @dataclass(frozen=True)
@@ -149,7 +155,8 @@ class Site:
         """Draws how a run goes."""
         rng = self.world.rng
         if self.world.healed:
-            return Task(rng.randrange(1, 50), True)
+            return Task(rng.randrange(1, 50), NO_END)
         longest = self.options.longest_task_ms
         lasts = rng.randrange(1, 500) if rng.random() < 0.6 else rng.randrange(1, longest)
-        return Task(lasts, rng.random() >= self.options.failing)
+        failed = rng.random() < self.options.failing
+        return Task(lasts, rng.choice(FAILURES) if failed else NO_END)

@@ -123,6 +123,7 @@ class JobService:
     def store(self, definition: Definition) -> None:
         self.jobs.setdefault(definition.job, []).append(definition)
         self._site.checkers.book.published(definition)
+        self._site.checkers.rules.published(definition)
 
     def publish(self, definition: Definition) -> None:
         self.sweep(definition.job)  # order within a job is kept

@@ -171,19 +171,19 @@ class Worker(Process):
         self.run(lambda: self._began(run))
         kind = self.site.task(run.attempt)
         status = Status.COMPLETED if kind.succeeds else Status.FAILED
-        self.world.after(kind.lasts_ms, lambda: self._end(run, status))
+        self.world.after(kind.lasts_ms, lambda: self._end(run, status, kind.end))
 
     def _began(self, run: Run) -> None:
         self.leases.started(run.attempt, run.started)
         self._act()
 
-    def _end(self, run: Run, status: Status) -> None:
+    def _end(self, run: Run, status: Status, how: End = NO_END) -> None:
         if run.ended:
             return
         run.ended = True
         if run.began >= 0:
             self.site.checkers.ended(self, run)
-        end = End(run.started, self.wall()) if run.began >= 0 else NO_END
+        end = how._replace(started=run.started, ended=self.wall()) if run.began >= 0 else NO_END
         self.later(self.world.rng.randrange(5), lambda: self._ended(run, status, end))
 
     def _ended(self, run: Run, status: Status, end: End) -> None:

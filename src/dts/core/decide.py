@@ -71,15 +71,17 @@ def decide(
     expired: Sequence[WorkerRef] = (),
     limit: int = bounds.STEP_FIRES,
     places: int = bounds.STEP_PLACES,
+    most: int = bounds.STEP_FIRES,
     hold: bool = False,
     rules: str = "",
 ) -> Draft:
-    """What to do now. `expired`: workers whose timed leases are over. `hold`: the clock is in doubt, the watermark stays."""
+    """What to do now. `expired`: workers whose timed leases are over. `hold`: the clock is in doubt, the watermark stays.
+    `limit`: new fires; `most`: open executions of one kind that are looked at."""
     draft = Draft(
         shard.shard, shard.epoch, shard.seq + 1, now, shard.watermark, shard.applied, shard.gaps, shard.held_commands
     )
-    decide_reports(shard, draft, reports)
-    lost_workers(shard, draft, expired)
+    decide_reports(shard, draft, reports, most)
+    lost_workers(shard, draft, expired, most)
     turns = Turns(shard, draft)
     fires = Fires(shard, draft, turns)
     if not hold:
@@ -93,10 +95,10 @@ def decide(
         turns.free()
     fresh = fires.blocks(now)
     _commands(shard, draft, commands, fresh, turns)
-    _retries(shard, draft, now, fresh)
-    _overdue(shard, draft)
+    _retries(shard, draft, now, fresh, most)
+    _overdue(shard, draft, most)
     backfill.bring_forward(shard, draft, fresh, turns, limit - fires.count)
-    _ready(shard, draft, [*turns.freed(), *fresh], room, places)
+    _ready(shard, draft, [*turns.freed(), *fresh], room, places, most)
     return draft
 
 
@@ -201,9 +203,9 @@ def _gap_of(shard: Shard, draft: Draft, fires: Fires, job: str, gap: Gap, limit:
         draft.owed[job] = (*draft.owed.get(job, (*shard.given.get(job, ()), *shard.owed.get(job, ()))), *left)
 
 
-def _retries(shard: Shard, draft: Draft, now: Instant, fresh: list[Block]) -> None:
+def _retries(shard: Shard, draft: Draft, now: Instant, fresh: list[Block], most: int) -> None:
     """Attempts whose time to be tried again has come: ready like a new fire."""
-    for block, keys in shard.retries_due(now, bounds.STEP_FIRES):
+    for block, keys in shard.retries_due(now, most):
         own = [key for key in keys if key not in draft.touched]
         if not own:
             continue
@@ -223,36 +225,36 @@ def _retries(shard: Shard, draft: Draft, now: Instant, fresh: list[Block]) -> No
         )
 
 
-def _overdue(shard: Shard, draft: Draft) -> None:
+def _overdue(shard: Shard, draft: Draft, most: int) -> None:
     """What was not placed in the time that its job gives it is skipped."""
-    for block, keys in shard.overdue(draft.now, bounds.STEP_FIRES):
+    for block, keys in shard.overdue(draft.now, most):
         own = [key for key in keys if key not in draft.touched]
         if own:
             revisions = [block.revisions[shard.open[key][1]] for key in own]
             draft.add(replace(block, keys=own, revisions=revisions, status=Status.SKIPPED, reason=TOO_LATE, held=False))
 
 
-def _ready(shard: Shard, draft: Draft, fresh: list[Block], room: Room, places: int) -> None:
+def _ready(shard: Shard, draft: Draft, fresh: list[Block], room: Room, places: int, at_once: int) -> None:
     """What may be placed: those waiting (as many as could find a place), then the fresh ones."""
     wanted = [
         (demand, keys, most) for demand, keys in shard.waiting.items() if (most := min(room(demand), len(keys))) > 0
     ]
     left = places
-    if len(wanted) > left // bounds.STEP_FIRES:  # those that come first, if not all can be offered
+    if len(wanted) > left // at_once:  # those that come first, if not all can be offered
 
         def first(each: tuple[Demand, Iterable[Key], int]) -> Order:
             return order(each[0], shard.open[next(iter(each[1]))][0].queued, draft.now)
 
         wanted.sort(key=first)
     for _, keys, most in wanted:
-        size = min(most, bounds.STEP_FIRES, left)
+        size = min(most, at_once, left)
         draft.cut = draft.cut or size < most
         left -= size
         if size:
             draft.ready += _waiting_blocks(shard, draft, keys, size)
     free = {group: shard.groups.free(group) for group in shard.groups.waiting}
     for group, demands in shard.groups.waiting.items():
-        _grouped(shard, draft, group, demands, free, room)
+        _grouped(shard, draft, group, demands, free, room, at_once)
     draft.more = draft.more or any(each.group in free for each in draft.definitions)  # the limit may be another
     draft.fresh = len(draft.ready)
     for block in fresh:
@@ -273,12 +275,13 @@ def _grouped(
     demands: Mapping[Demand, dict[Key, None]],
     free: dict[str, int],
     room: Room,
+    at_once: int,
 ) -> None:
     """Those of a group that wait: by priority, then age, as many as the group lets be placed."""
     lines = [(demand, keys) for demand, keys in demands.items() if keys]
     lines.sort(key=lambda each: (-each[0].priority, shard.open[next(iter(each[1]))][0].queued))
     for demand, keys in lines:
-        size = min(free[group], room(demand), bounds.STEP_FIRES)
+        size = min(free[group], room(demand), at_once)
         if size > 0:
             found = _waiting_blocks(shard, draft, keys, size)
             free[group] -= sum(len(block.keys) for block in found)
@@ -332,7 +335,11 @@ def _commands(shard: Shard, draft: Draft, commands: Sequence[Change], fresh: lis
             continue
         if command.id in shard.commands or command.id in draft.commands:
             draft.answers.append((command.id, answer_of(command)))
-        elif not _command(shard, draft, command, fresh, turns):
+        elif _command(shard, draft, command, fresh, turns):
+            continue
+        elif len(held) >= bounds.HELD_COMMANDS:
+            _crowded_out(shard, draft, command)
+        else:
             held.append(command)
             known.add(command.id)
     draft.applied = (draft.applied[0], position)
@@ -394,6 +401,18 @@ def _command(shard: Shard, draft: Draft, command: Command, fresh: list[Block], t
         )
     )
     return True
+
+
+def _crowded_out(shard: Shard, draft: Draft, command: Command) -> None:
+    """Its revision has not arrived, and too many others wait for theirs: each commit carries them all."""
+    draft.commands.append(command.id)
+    why = "too many commands wait for revisions that did not arrive"
+    draft.answers.append((command.id, f"!RESOURCE_EXHAUSTED {why}"))
+    if isinstance(command, Run | Retry):
+        key = new_key(command)
+        definition = shard.definitions.get(key.job)
+        demand = definition.demand if definition else Demand()
+        draft.add(Block([key], [command.revision], demand, Status.SKIPPED, cause=_cause(command), reason=why))
 
 
 def _cause(command: Run | Retry) -> Cause:
