@@ -14,11 +14,13 @@ CLOCK_APART_MS = 2_000  # wall and monotonic clock further apart than this: the 
 CLOCK_HOLD_MS = 30_000  # ... for so long at most
 
 # Steps and commits
+STEP_BYTES = 32 * 1024 * 1024  # of a commit: a heavier step is decided again with fewer inputs
 STEP_FIRES = 2_500  # due instants a shard takes into one commit
 STEP_CHANGES = 5_000  # feed records a shard takes into one commit
 CHANGES_LINGER_MS = 10  # changes alone wait so long after the last commit: one commit takes many of them
 STEP_REPORTS = 512  # worker reports a shard takes into one commit
 STEP_JOBS_OF_GAP = 20_000  # jobs of an outage looked at in one step
+HELD_COMMANDS = 500  # commands that wait for a revision: each commit carries them all
 INBOX_CHANGES = 200_000  # changes waiting for a shard: beyond, the feed is slowed
 INBOX_REPORTS = 20_000  # reports waiting for a shard: beyond, the worker's stream is slowed
 TAKE_OVERS = 16  # shards being opened at once
@@ -43,6 +45,7 @@ DELETION_OWED_MS = (
 CLOCK_SAMPLE_OLD_MS = 60_000  # a comparison of clocks so old says nothing any more: changes are refused
 
 # Definitions and requests
+JOB_ID_BYTES = 64
 DEFINITION_BYTES = 64 * 1024
 REQUEST_BYTES = 4 * 1024 * 1024  # one request, gRPC or HTTP
 BULK_JOBS = 10_000  # jobs in one bulk call
@@ -117,4 +120,7 @@ assert LATE_WINDOW_MIN_MS >= FAILOVER_PROMISE_MS
 assert 2 * LEASE_MS // 3 > BROKER_SESSION_MS + 5_000
 assert BACKFILLS_RUNNING < BACKFILLS_KNOWN
 assert DEFINITION_BYTES < REQUEST_BYTES
+# What no step can be cut below: the commands that wait, one request or report, and of one job its definitions.
+assert HELD_COMMANDS * DEFINITION_BYTES <= STEP_BYTES
+assert REQUEST_BYTES + 16 * DEFINITION_BYTES <= STEP_BYTES
 assert OUTPUT_CHUNK_BYTES < REQUEST_BYTES

@@ -104,7 +104,8 @@ class Account:
         """No revision that follows owes anything up to here."""
         if self.current is not None:
             return self.current.since
-        return max((memo.after for memo in self.memos), default=0)
+        last = max(self.memos, key=_revision, default=None)  # of a deleted job: its deletion
+        return last.after if last is not None else 0
 
     def owe(
         self, definition: Definition, after: Instant, until: Instant, empty: Empty, skip: Sequence[Instant] = ()
@@ -125,7 +126,9 @@ class Account:
         since = self.current.since
         found = [memo._replace(after=max(memo.after, since)) for memo in self.memos]
         if self.old is not None:
-            marked = self.old._replace(state=JobState.DELETED)
+            marked = self.old._replace(
+                state=JobState.DELETED, demand=NO_DEMAND, policies=NO_POLICIES, body=b""
+            )  # its times are all that is asked of it
             found += [Owed(marked, max(after, since), until) for after, until in self.own]
         kept = [memo for memo in found if not empty(memo.definition.schedules, memo.after, memo.until)]
         if self.current.state is JobState.DELETED:
@@ -136,6 +139,10 @@ class Account:
 
 def _after(piece: Owed) -> Instant:
     return piece.after
+
+
+def _revision(piece: Owed) -> int:
+    return piece.definition.revision
 
 
 def _cut_out(span: Span, piece: Owed) -> list[Span]:

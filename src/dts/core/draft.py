@@ -76,7 +76,9 @@ class Draft:
     keep_alive: bool = False  # it is to be committed although it may say nothing
 
     def add(self, block: Block) -> None:
-        """Records a transition that needs no placement."""
+        """Records a transition that needs no placement. What has ended, or is told to, is not run again: no arguments."""
+        if block.arguments and (block.status.terminal or block.cancel):
+            block = replace(block, arguments=b"")
         self.decided.append(block)
         self.touched.update(block.keys)
 

@@ -25,6 +25,7 @@ from dts.core.decide import decide
 from dts.core.draft import Draft, Placement
 from dts.core.fleet import Fleet
 from dts.core.shard import Applied, Shard, folded
+from dts.core.weight import weight
 from dts.errors import Bug
 from dts.model import (
     Change,
@@ -43,6 +44,8 @@ from dts.model import (
     WorkerInfo,
     WorkerRef,
 )
+
+MOST_HALVED = 13  # 2**13 is more than any input of a step has parts
 
 
 @dataclass(slots=True)
@@ -129,7 +132,7 @@ class Instance:
         if desk is None:
             return
         for worker, demand, count in desk.shard.holdings():
-            self.fleet.hand_over(worker, demand, count)
+            self.fleet.hand_over(shard, worker, demand, count)
         self._release_places(desk)
 
     # --- inputs
@@ -193,9 +196,9 @@ class Instance:
             if worker in desk.seen:
                 desk.seen[worker].number = 0
 
-    def credit(self, worker: WorkerRef, number: int, share: Vector) -> None:
+    def credit(self, worker: WorkerRef, number: int, share: Vector, returns: int) -> None:
         """What of a worker this instance may use."""
-        if self.fleet.credit(worker, number, share):
+        if self.fleet.credit(worker, number, share, returns):
             self.nudge()
 
     def wants(self, now: Instant) -> list[Want]:
@@ -243,7 +246,7 @@ class Instance:
                     later = [seen.rests for seen in desk.seen.values() if seen.rests > now]
                     desk.rested_at = min(later, default=None)
                 desk.more = draft.more or (hold and desk.more)
-                desk.nudged = len(desk.reports) > bounds.STEP_REPORTS  # beats, too, wait once only
+                desk.nudged = len(desk.reports) > draft.taken_reports and not desk.fresh  # beats, too, wait once only
                 desk.owed_at = desk.owed_at if hold else draft.owed_at
                 if draft.ready or not draft.empty(desk.shard):
                     drafts.append(draft)
@@ -282,24 +285,35 @@ class Instance:
             )
             draft.keep_alive, draft.more = True, True
             return draft
-        draft = decide(
-            shard,
+        draft, halved = self._decided(desk, now, hold, 0), 0
+        while weight(draft) > bounds.STEP_BYTES and halved < MOST_HALVED:
+            halved += 1
+            draft = self._decided(desk, now, hold, halved)
+        draft.keep_alive = draft.keep_alive or (alive_at is not None and alive_at <= now)
+        return draft
+
+    def _decided(self, desk: Desk, now: Instant, hold: bool, halved: int) -> Draft:
+        """One step, of at most a 2**halved-th of the inputs: how many bytes they make is known when they are decided."""
+
+        def part(most: int) -> int:
+            return max(most >> halved, 1)
+
+        waiting = sum(1 for each in self.desks.values() if each.shard.counts[Status.QUEUED])
+        expired = self._expired(desk, now)
+        return decide(
+            desk.shard,
             now,
-            list(islice(desk.changes, bounds.STEP_CHANGES)),
-            list(islice(desk.commands, bounds.STEP_CHANGES)),
-            list(islice(desk.reports, bounds.STEP_REPORTS)),
+            list(islice(desk.changes, part(bounds.STEP_CHANGES))),
+            list(islice(desk.commands, part(bounds.STEP_CHANGES))),
+            list(islice(desk.reports, part(bounds.STEP_REPORTS))),
             self.allocator.room,
-            expired=self._expired(desk, now),
-            limit=self.limit,
-            places=-(
-                -bounds.STEP_PLACES
-                // max(sum(1 for each in self.desks.values() if each.shard.counts[Status.QUEUED]), 1)
-            ),
+            expired=expired[: part(len(expired))],
+            limit=part(self.limit),
+            places=part(-(-bounds.STEP_PLACES // max(waiting, 1))),
+            most=part(bounds.STEP_FIRES),
             hold=hold,
             rules=self.rules,
         )
-        draft.keep_alive = draft.keep_alive or (alive_at is not None and alive_at <= now)
-        return draft
 
     def _news(self, desk: Desk, now: Instant, hold: bool) -> bool:
         at = self._wake(desk, hold)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from dts import bounds
 from dts.core.draft import Draft
@@ -15,39 +16,45 @@ ENDS = (Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.LOST, Status.Q
 _DEFAULT = Policies()
 
 
-def decide_reports(shard: Shard, draft: Draft, reports: Sequence[Report]) -> None:
-    """Reports of the draft's own epoch, in order; those of another one are passed over (their sender is asked again)."""
+def decide_reports(shard: Shard, draft: Draft, reports: Sequence[Report], most: int = bounds.STEP_FIRES) -> None:
+    """Reports of the draft's own epoch, in order; those of another one are passed over (their sender is asked again).
+
+    `most`: of what a lost worker held at once. The report stays until there is nothing left of it.
+    """
     for report in reports:
-        draft.taken_reports += 1
         for ended in report.ended:
             _ended(shard, draft, report.worker, ended)
         if report.gone:
-            _gone(shard, draft, report)
+            if not _gone(shard, draft, report, most):
+                draft.more = True
+                return
         elif report.epoch == shard.epoch:
             if report.full:
                 _held(shard, draft, report)
             if report.beat:
                 draft.beats[report.worker] = report.beat
+        draft.taken_reports += 1
 
 
-def lost_workers(shard: Shard, draft: Draft, workers: Iterable[WorkerRef]) -> None:
-    """All that these workers held is theirs no more; what of it ran is not known."""
+def lost_workers(shard: Shard, draft: Draft, workers: Iterable[WorkerRef], most: int = bounds.STEP_FIRES) -> None:
+    """What these workers held is theirs no more, `most` of each; what of it ran is not known."""
     for worker in workers:
-        keys = [key for key in shard.placed.get(worker, ()) if key not in draft.touched]
-        _lost(shard, draft, keys, f"worker {worker.id} was lost", bounds.LOSS_RUNNING)
+        keys = islice((key for key in shard.placed.get(worker, ()) if key not in draft.touched), most)
+        _lost(shard, draft, list(keys), f"worker {worker.id} was lost", bounds.LOSS_RUNNING)
 
 
-def _gone(shard: Shard, draft: Draft, report: Report) -> None:
-    """A dead worker; `report.held` is what is known to have run there when it died."""
+def _gone(shard: Shard, draft: Draft, report: Report, most: int) -> bool:
+    """A dead worker; `report.held` is what is known to have run there when it died. Whether that was all."""
     ran: list[Key] = []
     waited: list[Key] = []
     held = set(report.held)
-    for key in shard.placed.get(report.worker, ()):
-        if key not in draft.touched:
-            (ran if Held(key, shard.open[key][0].attempt) in held else waited).append(key)
+    keys = [key for key in shard.placed.get(report.worker, ()) if key not in draft.touched]
+    for key in keys[:most]:
+        (ran if Held(key, shard.open[key][0].attempt) in held else waited).append(key)
     reason = f"worker {report.worker.id} was lost"
     _lost(shard, draft, ran, reason, bounds.LOSS_RUNNING)
     _lost(shard, draft, waited, reason, bounds.LOSS_WAITING)
+    return len(keys) <= most
 
 
 def _held(shard: Shard, draft: Draft, report: Report) -> None:

@@ -49,6 +49,7 @@ DAY_MS = 86_400_000
 
 assert bounds.DEFINITION_BYTES + RECORD_BYTES <= TOPIC_RECORD_BYTES
 assert 5 * bounds.DEFINITION_BYTES <= TOPIC_RECORD_BYTES  # any one definition, encoded, with room
+assert 2 * bounds.STEP_BYTES <= COMMIT_BYTES  # a step is decided by an estimate from above
 assert DELIVERY_TIMEOUT_MS < TRANSACTION_TIMEOUT_MS
 assert COMMIT_WAIT_S * 1_000 < TRANSACTION_TIMEOUT_MS < RESOLVE_WAIT_S * 1_000
 assert 3 * GROUP_HEARTBEAT_MS < GROUP_SESSION_MS < GROUP_POLL_LIMIT_MS
