@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError
 
 from dts.adapters.commitcodec import event_in
 from dts.adapters.kafka import settings as s
+from dts.adapters.kafka.logs import client_logger
 from dts.adapters.kafka.reading import take
 from dts.adapters.kafka.settings import KafkaSettings
 from dts.errors import Unavailable
@@ -84,7 +85,7 @@ class KafkaEvents:
                 "queued.max.messages.kbytes": 16_384,
                 "on_commit": self._stored,
             },
-            logger=logging.getLogger("dts.kafka.client"),
+            logger=client_logger(),
         )
         self._thread = threading.Thread(target=self._run, name="kafka-events", daemon=True)
         self._thread.start()

@@ -9,7 +9,6 @@ A command that is published twice is told twice: the shard knows which ids it ha
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import AsyncIterator, Sequence
 
@@ -17,12 +16,13 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from dts.adapters.kafka import settings as s
 from dts.adapters.kafka.feedreader import Readers, Subscription
+from dts.adapters.kafka.logs import client_logger
 from dts.adapters.kafka.settings import KafkaSettings, shard_of
 from dts.codec import command_out, definition_out
 from dts.errors import QueueFull, Unavailable
 from dts.model import Cancel, Change, Command, Definition, Position, Retry, ShardId, routed_by
 
-log = logging.getLogger("dts.kafka.client")
+log = client_logger()
 
 
 def job_of(change: Definition | Command) -> str:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterable
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, TopicPartition
 
 from dts.adapters.kafka import settings as s
+from dts.adapters.kafka.logs import client_logger
 from dts.adapters.kafka.settings import KafkaSettings
 from dts.model import ShardId
 
@@ -80,7 +81,7 @@ class Membership:
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "latest",
             },
-            logger=logging.getLogger("dts.kafka.client"),
+            logger=client_logger(),
         )
         consumer.subscribe(
             [self._settings.topics.log],

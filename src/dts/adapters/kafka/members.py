@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import struct
+import warnings
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from typing import cast
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, ConsumerGroupDescription  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient
 
+from dts.adapters.kafka.logs import client_logger
 from dts.adapters.kafka.settings import KafkaSettings
 from dts.model import ShardId
 
@@ -28,7 +31,7 @@ class Members:
     """`of(group)`: as last seen. `run()` looks until cancelled; what cannot be seen now stays as it was."""
 
     def __init__(self, settings: KafkaSettings, groups: Sequence[str]) -> None:
-        self._admin = AdminClient(settings.common())
+        self._admin = AdminClient(settings.common(), logger=client_logger())
         self._groups = list(groups)
         self._seen: dict[str, Seats] = {group: {} for group in groups}
         self._failed = ""
@@ -60,16 +63,33 @@ class Members:
             self._failed = ""
 
     def _describe(self) -> dict[str, Seats]:
-        asked: dict[str, Future[ConsumerGroupDescription]] = self._admin.describe_consumer_groups(
-            self._groups, request_timeout=ANSWER_S
-        )
+        # The older call of the two: while no broker answers, describe_consumer_groups ends the process by an assertion of
+        # librdkafka (2.12: `eonce->refcnt > 0`).
         found: dict[str, Seats] = {}
-        for group, answer in asked.items():
+        for group in self._groups:
             seats: dict[str, frozenset[ShardId]] = {}
-            for member in answer.result().members:
-                places = member.assignment.topic_partitions
-                seats[member.client_id] = seats.get(member.client_id, frozenset()).union(
-                    place.partition for place in places
-                )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                described = self._admin.list_groups(group, timeout=ANSWER_S)
+            for member in (member for each in described for member in each.members):
+                client, assignment = cast(str, member.client_id), cast(bytes, member.assignment)  # untyped there
+                seats[client] = seats.get(client, frozenset()) | partitions(assignment)
             found[group] = seats
         return found
+
+
+def partitions(assignment: bytes) -> frozenset[ShardId]:
+    """Of the classic protocol's assignment (Kafka's ConsumerProtocolAssignment, any version): a member that was given none yet
+    has an empty one."""
+    if not assignment:
+        return frozenset()
+    found: set[ShardId] = set()
+    _, topics = struct.unpack_from(">hi", assignment)
+    at = struct.calcsize(">hi")
+    for _ in range(topics):
+        (length,) = struct.unpack_from(">h", assignment, at)
+        at += 2 + length
+        (count,) = struct.unpack_from(">i", assignment, at)
+        found.update(struct.unpack_from(f">{count}i", assignment, at + 4))
+        at += 4 + 4 * count
+    return frozenset(found)

@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 from google.protobuf.message import DecodeError
 
 from dts.adapters.kafka import settings as s
+from dts.adapters.kafka.logs import client_logger
 from dts.adapters.kafka.reading import bounds_of, reader, take
 from dts.adapters.kafka.settings import KafkaSettings
 from dts.errors import Unavailable
@@ -92,7 +93,7 @@ class KafkaNotices:
 
         producer = Producer(
             {**self._settings.common(), "acks": "all", "enable.idempotence": True, "linger.ms": 5},
-            logger=logging.getLogger("dts.kafka.client"),
+            logger=client_logger(),
         )
         for job, shard in jobs.items():
             producer.produce(self._topic, None, job.encode(), shard, on_delivery=told)

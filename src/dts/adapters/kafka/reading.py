@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
+from dts.adapters.kafka.logs import client_logger
 from dts.adapters.kafka.settings import REQUEST_WAIT_S, KafkaSettings
 from dts.errors import Unavailable
 
@@ -31,7 +31,7 @@ def reader(settings: KafkaSettings, *, eof: bool = False, committed: bool = True
             "fetch.error.backoff.ms": 50,
             "queued.max.messages.kbytes": 16_384,  # a partition
         },
-        logger=logging.getLogger("dts.kafka.client"),
+        logger=client_logger(),
     )
 
 

@@ -12,7 +12,6 @@ Methods block; one thread at a time.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -20,6 +19,7 @@ from enum import Enum
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from dts.adapters.kafka import settings as s
+from dts.adapters.kafka.logs import client_logger
 from dts.adapters.kafka.settings import KafkaSettings
 from dts.errors import Bug, OwnershipLost, Unavailable
 from dts.model import Outcome, ShardId
@@ -88,7 +88,7 @@ class Transactions:
                 "retry.backoff.max.ms": 5,
                 "compression.type": "lz4",
             },
-            logger=logging.getLogger("dts.kafka.client"),
+            logger=client_logger(),
         )
 
     def initialise(self) -> None:
