@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.clustered import Cluster, cluster
+from tests.acceptance.othersclients import Curl, by_go, five_commands, from_a_page, over_http, refused
 from tests.servers import Servers
 
 WAIT_S = 30.0
@@ -86,3 +87,11 @@ def test_a_service_waits_for_its_servers_and_says_so(tmp_path: Path, servers: Se
     finally:
         member.process.kill()
         member.process.wait()
+
+
+@pytest.mark.timeout(600)  # the first time Go's modules are fetched and built
+def test_the_originals_clients_work_unchanged(go_client: Path, running: Cluster) -> None:
+    five_commands(by_go(go_client, f"localhost:{running.members['job-1'].grpc}"))
+    refused(by_go(go_client, f"localhost:{running.members['job-1'].grpc}"))
+    over_http(Curl(str(running.members["job-1"].http)))
+    from_a_page(Curl(str(running.members["job-1"].http)))

@@ -150,7 +150,7 @@ def test_both_files_have_the_same_settings(configure: Configure) -> None:
 
 
 def _of_worker(name: str) -> bool:
-    parts = ("WORKER_ID", "SLOTS", "CPU", "MEMORY", "STORAGE", "LABELS", "RESOURCES")
+    parts = ("WORKER_ID", "SLOTS", "CPU", "MEMORY", "STORAGE", "LABELS", "RESOURCES", "CGROUP", "SCRATCH_ROOT")
     return name.removeprefix("DTS_") in parts
 
 
