@@ -139,6 +139,9 @@ class Cgroups:
             path = holds.make(lambda: parent / f"{PREFIX}{os.getpid()}-{token_hex(4)}")
         except OSError:
             return None
+        if not _enterable(path):
+            end(path)
+            return None
         held = _enable(path) if _enable(parent) else frozenset[str]()
         if "cpu" in held:
             _write(path / "cpu.weight", str(max(weight(total_cpu), weight(1_000))))
@@ -181,6 +184,14 @@ def sweep(parent: Path) -> None:
     for path in parent.glob(f"{PREFIX}*-*"):
         if holds.abandoned(path):
             end(path)
+
+
+def _enterable(path: Path) -> bool:
+    """Whether a process of this one's can be moved there: the kernel asks for the right to write all the way between the two."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if _write(path / "cgroup.procs", "0") else 1)
+    return os.waitpid(pid, 0)[1] == 0
 
 
 def _enable(path: Path) -> frozenset[str]:
