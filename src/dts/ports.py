@@ -335,8 +335,8 @@ class WorkerChannel(Protocol):
         """What this instance would use besides what it has (dts/amounts.py); `one`: a single waiting demand."""
         ...
 
-    def give_back(self, worker: WorkerRef, number: int, kept: Vector) -> None:
-        """With credit `number` known, this instance uses no more than `kept`."""
+    def give_back(self, worker: WorkerRef, number: int, kept: Vector, shards: Sequence[ShardId]) -> None:
+        """With credit `number` known, this instance uses no more than `kept`, and owns these shards no more."""
         ...
 
 
@@ -355,8 +355,8 @@ class WorkerInbox(Protocol):
         """Whether anything new may be placed there."""
         ...
 
-    def credit(self, worker: WorkerRef, number: int, share: Vector) -> None:
-        """What of it this instance may use, what it uses already included."""
+    def credit(self, worker: WorkerRef, number: int, share: Vector, returns: int) -> None:
+        """What of it this instance may use, what it uses already included; sent when so many returns had come there."""
         ...
 
     def leaving(self, worker: WorkerRef) -> None:

@@ -118,7 +118,7 @@ class Scheduler:
         self.cordoned[worker] = cordoned
         self._changed.set()
 
-    def credit(self, worker: WorkerRef, number: int, share: tuple[int, ...]) -> None:
+    def credit(self, worker: WorkerRef, number: int, share: tuple[int, ...], returns: int) -> None:
         self.credits.append((number, share))
         self._changed.set()
 

@@ -309,8 +309,8 @@ class Owner(Process):
         self.core.fleet.cordon(worker, cordoned)
         self.news()
 
-    def credit(self, worker: WorkerRef, number: int, share: tuple[int, ...]) -> None:
-        self.core.credit(worker, number, share)
+    def credit(self, worker: WorkerRef, number: int, share: tuple[int, ...], returns: int) -> None:
+        self.core.credit(worker, number, share, returns)
         self.news()
 
     # ---- workers whose lease is their life

@@ -203,7 +203,7 @@ class WorkerServicer(OutputServicer):
                     size = amounts.CUSTOM + len(session.info.total.custom)
                     if len(credit.amounts) != size or min(credit.amounts) < 0:
                         raise ValueError(f"credit: {size} amounts are needed, none below 0")
-                    self._reception.credit(session, credit.number, tuple(credit.amounts))
+                    self._reception.credit(session, credit.number, tuple(credit.amounts), credit.returns)
                 case "report":
                     full = request.report
                     promised[full.shard] = (full.epoch, full.number)
@@ -290,8 +290,8 @@ def _fleet_out(item: Leave | Peers | Want | GiveBack | Cordon) -> pb.AttachRespo
             return pb.AttachResponse(want=pb.Want(more=more, one=one))
         case Cordon(cordoned, drain, grace_ms):
             return pb.AttachResponse(cordon=pb.Cordon(cordoned=cordoned, drain=drain, grace_ms=grace_ms))
-        case GiveBack(number, kept):
-            return pb.AttachResponse(give_back=pb.Return(number=number, kept=kept))
+        case GiveBack(number, kept, shards):
+            return pb.AttachResponse(give_back=pb.Return(number=number, kept=kept, shards=shards))
 
 
 def _lease_out(shard: int, item: Leased) -> pb.Lease:

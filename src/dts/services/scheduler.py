@@ -111,10 +111,10 @@ class Scheduler:
         now = self._now()
         if self._stopping:
             return
+        for back in self.core.fleet.returns():  # before what became free is taken again
+            self._workers.give_back(*back)
         for commit in self.core.step(now, hold=self.clock.holding):
             self._spawn(self._commit(commit, self.core.desks[commit.shard]))
-        for back in self.core.fleet.returns():
-            self._workers.give_back(*back)
         for want in self.core.wants(now):
             self._workers.want(*want)
 
@@ -263,9 +263,9 @@ class Scheduler:
         self.core.nudge()
         self._news.set()
 
-    def credit(self, worker: WorkerRef, number: int, share: Vector) -> None:
+    def credit(self, worker: WorkerRef, number: int, share: Vector, returns: int) -> None:
         """What of a worker this instance may use."""
-        self.core.credit(worker, number, share)
+        self.core.credit(worker, number, share, returns)
         self._news.set()
 
     async def cordon(self, worker: str, *, cordoned: bool, drain: bool = False, grace_ms: int = 0) -> bool:
@@ -330,7 +330,7 @@ class Scheduler:
     async def execution(self, key: Key) -> Execution | None:
         """An open execution, or one that ended a moment ago where history comes later (`recent`)."""
         desk = self._desk_of(key.job)
-        found = live.execution(self.core, desk, key) if desk is not None else None
+        found = live.execution(self.core, desk, key, self.clock.now()) if desk is not None else None
         if found is None and self._recent is not None:
             return self._recent.find(key, self.clock.now())
         return found

@@ -79,10 +79,11 @@ class Want(NamedTuple):
 
 
 class GiveBack(NamedTuple):
-    """With credit `number` known, this instance uses no more than `kept`."""
+    """With credit `number` known, this instance uses no more than `kept`, and owns these shards no more."""
 
     number: int
     kept: Vector
+    shards: tuple[ShardId, ...]
 
 
 class Cordon(NamedTuple):
@@ -192,9 +193,9 @@ class WorkerHub:
         """ports.WorkerChannel."""
         self._put(worker, Want(more, one))
 
-    def give_back(self, worker: WorkerRef, number: int, kept: Vector) -> None:
+    def give_back(self, worker: WorkerRef, number: int, kept: Vector, shards: Sequence[ShardId]) -> None:
         """ports.WorkerChannel."""
-        self._put(worker, GiveBack(number, kept))
+        self._put(worker, GiveBack(number, kept, tuple(shards)))
 
     def peers(self, schedulers: Sequence[str], outputs: Sequence[str]) -> None:
         """Tells all workers who is there now."""
@@ -246,10 +247,10 @@ class Reception:
         if not session.closed:
             self._inbox.standing(session.info.ref, cordoned)
 
-    def credit(self, session: Session, number: int, share: Vector) -> None:
+    def credit(self, session: Session, number: int, share: Vector, returns: int) -> None:
         """What of the worker this instance may use."""
         if not session.closed:
-            self._inbox.credit(session.info.ref, number, share)
+            self._inbox.credit(session.info.ref, number, share, returns)
 
     def peers(self, schedulers: Sequence[str], outputs: Sequence[str]) -> None:
         """Tells all workers who is there now."""

@@ -169,6 +169,13 @@ class Leases:
             self._say(stream, shard_id, self._report(shard, ended=[block]))
         self._begun.extend(each for each in shard.held.values() if each.state is State.RUNNING)
 
+    def disown(self, stream: int, shards: Iterable[ShardId]) -> None:
+        """The instance behind a stream owns these no more: what is held of them is told to who asks next."""
+        for each in shards:
+            shard = self._shards.get(each)
+            if shard is not None and shard.stream == stream:
+                shard.stream = None
+
     def lease(self, shard_id: ShardId, lease: Lease, now: int) -> None:
         """Takes placed attempts, unless they echo another report than the last."""
         block, shard = lease.block, self._shards.get(shard_id)

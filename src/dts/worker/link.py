@@ -185,7 +185,8 @@ class Link:
                 for message in wire.up(item):
                     await call.write(message)
             for grant in agent.grants(stream):
-                await call.write(pb.AttachRequest(credit=pb.Credit(number=grant.number, amounts=grant.share)))
+                credit = pb.Credit(number=grant.number, amounts=grant.share, returns=grant.returns)
+                await call.write(pb.AttachRequest(credit=credit))
             await asyncio.sleep(FLUSH_S)
 
     def _take(self, agent: Agent, message: pb.AttachResponse) -> None:
@@ -224,7 +225,9 @@ class Link:
                 agent.share(lambda shares: shares.want(stream, more, one))
             case "give_back":
                 number, kept = message.give_back.number, self._vector(message.give_back.kept)
-                agent.share(lambda shares: shares.returned(stream, number, kept))
+                gone = message.give_back.shards
+                agent.tell(lambda leases, _: leases.disown(stream, gone))
+                agent.share(lambda shares: shares.returned(stream, number, kept, moved=bool(gone)))
             case other:
                 log.warning("a message %r of a newer server is not understood", other)
 

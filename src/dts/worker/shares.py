@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from dts.amounts import Vector, in_use, least, minus, most, plus, total_of, within, zero
+from dts.amounts import BACKLOG, SLOTS, Vector, in_use, least, minus, most, plus, total_of, within, zero
 
 LOOK_MS = 100  # how often what is wanted, and not there yet, is looked at
 GATHERED_MS = 1_000  # so long a gathered demand's room is kept for its instance
@@ -37,17 +37,30 @@ class Grant(NamedTuple):
     stream: int
     number: int
     share: Vector
+    returns: int  # how many have come on the stream
 
 
 class _Party:
     """One instance's stream."""
 
-    __slots__ = ("granted", "more", "name", "number", "one", "sent", "share", "stream", "target", "unanswered")
+    __slots__ = (
+        "granted",
+        "more",
+        "name",
+        "number",
+        "one",
+        "returns",
+        "sent",
+        "share",
+        "stream",
+        "target",
+        "unanswered",
+    )
 
     def __init__(self, stream: int, name: str, nothing: Vector) -> None:
         self.stream = stream
         self.name = name
-        self.number = 0
+        self.number = self.returns = 0
         self.share = self.granted = self.target = self.more = self.one = nothing
         self.sent: deque[tuple[int, Vector]] = deque()  # whose arrival is not known
         self.unanswered: int | None = None  # since when a lowered credit is
@@ -94,12 +107,14 @@ class Shares:
             party.more, party.one = more or self._nothing, one or self._nothing
             self._stale = self._stale or party.wants
 
-    def returned(self, stream: int, number: int, kept: Vector) -> None:
-        """With credit `number` known, an instance uses no more than this."""
+    def returned(self, stream: int, number: int, kept: Vector, *, moved: bool = False) -> None:
+        """With credit `number` known, an instance uses no more than this. `moved`: shards went away with their part of it, and
+        no credit that is under way now raises anything."""
         party = self._parties.get(stream)
         if party is None:
             return
-        while party.sent and party.sent[0][0] <= number:
+        party.returns += 1
+        while party.sent and (moved or party.sent[0][0] <= number):
             party.sent.popleft()
         for _, share in party.sent:
             kept = most(kept, share)
@@ -113,6 +128,8 @@ class Shares:
     def divide(self, uses: Mapping[int, Use], orphans: Vector, now: int) -> list[Grant]:
         """The credits to send. `uses`: what is held by stream; `orphans`: what is held for nobody."""
         self._looked = now
+        if not self._parties:
+            return []
         parties = sorted(self._parties.values(), key=lambda each: (each.name, each.stream))
         used = {}
         for party in parties:
@@ -121,15 +138,15 @@ class Shares:
         if self._stale or any(party.wants for party in parties):
             self._aim(parties, used, minus(self.whole, orphans), now)
             self._stale = any(orphans)  # what becomes free of them is to be divided, too
-        held = [most(party.granted, used[party.stream]) for party in parties]
-        free = minus(self.whole, plus(total_of(held, self.whole), orphans))
+        held = {party.stream: most(party.granted, used[party.stream]) for party in parties}
         grants = []
         for party in parties:
-            has = most(party.granted, used[party.stream])
-            share = least(party.target, plus(has, free))
+            others = [amount for stream, amount in held.items() if stream != party.stream]
+            left = self._left(total_of([*others, orphans], self.whole), held[party.stream])
+            share = least(party.target, most(party.granted, left))
             if share != party.share:
-                free = minus(free, minus(share, has))
                 grants.append(self._grant(party, share, now))
+                held[party.stream] = most(party.granted, used[party.stream])
         return grants
 
     def wake_at(self) -> int | None:
@@ -159,7 +176,15 @@ class Shares:
         if not within(party.granted, share) and party.unanswered is None:
             party.unanswered = now
         party.granted = most(party.granted, share)
-        return Grant(party.stream, party.number, share)
+        return Grant(party.stream, party.number, share, party.returns)
+
+    def _left(self, others: Vector, own: Vector) -> Vector:
+        """What is left of the worker for one that has so much. What may wait runs in slots that nobody uses, and what may run
+        waits: where there are more of the one than there can be, they count as the other."""
+        running = max(others[SLOTS] + own[SLOTS] - self.whole[SLOTS], 0)
+        waiting = max(others[BACKLOG] + own[BACKLOG] - self.whole[BACKLOG], 0)
+        counted = (*others[:SLOTS], others[SLOTS] + waiting, others[BACKLOG] + running, *others[BACKLOG + 1 :])
+        return minus(self.whole, counted)
 
     def _aim(self, parties: Sequence[_Party], used: Mapping[int, Vector], whole: Vector, now: int) -> None:
         """What each is to have in the end."""
@@ -176,20 +201,20 @@ class Shares:
         self._gather(parties, used, now)
 
     def _gather(self, parties: Sequence[_Party], used: Mapping[int, Vector], now: int) -> None:
-        """Adds to one party's target what its single large demand lacks, from what the others do not use."""
+        """Adds to one party's target what its single large demand lacks: what the others do not use, then what they do, as it
+        becomes free (a share below what is used says: place nothing new)."""
         chosen = self._chosen(parties, used, now)
         if chosen is None:
             return
         others = [party for party in parties if party is not chosen]
         for dimension, goal in enumerate(self._goal):
-            lacks = goal - chosen.target[dimension]
-            for party in sorted(others, key=lambda each: used[each.stream][dimension] - each.target[dimension]):
-                spare = party.target[dimension] - used[party.stream][dimension]
-                moved = min(max(lacks, 0), max(spare, 0))
-                if moved:
-                    party.target = _changed(party.target, dimension, -moved)
-                    chosen.target = _changed(chosen.target, dimension, moved)
-                    lacks -= moved
+            for floor in (used, None):
+                for party in others:
+                    kept = floor[party.stream][dimension] if floor is not None else 0
+                    moved = min(goal - chosen.target[dimension], party.target[dimension] - kept)
+                    if moved > 0:
+                        party.target = _changed(party.target, dimension, -moved)
+                        chosen.target = _changed(chosen.target, dimension, moved)
 
     def _chosen(self, parties: Sequence[_Party], used: Mapping[int, Vector], now: int) -> _Party | None:
         """Whose turn it is to gather."""
@@ -214,15 +239,21 @@ class Shares:
 
 
 def divided(claims: Sequence[int], room: int) -> list[int]:
-    """Room by claims: nobody gets more than he claims while another lacks (max-min); what nobody claims is for all alike.
-    What cannot be divided goes to the first."""
+    """Room by claims: nobody gets more than he claims while another lacks (max-min); what nobody claims goes to those that
+    have least, up to a common level. What cannot be divided goes to the first."""
     count, left = len(claims), max(room, 0)
     shares = [0] * count
     for place, index in enumerate(sorted(range(count), key=lambda each: (claims[each], -each))):
         shares[index] = min(claims[index], left // (count - place))
         left -= shares[index]
-    each, extra = divmod(left, count)
-    return [share + each + (index < extra) for index, share in enumerate(shares)]
+    order = sorted(range(count), key=lambda each: shares[each])
+    for number in range(1, count + 1):
+        level, extra = divmod(left + sum(shares[index] for index in order[:number]), number)
+        if number == count or level < shares[order[number]] or (level == shares[order[number]] and not extra):
+            for place, index in enumerate(sorted(order[:number])):
+                shares[index] = level + (place < extra)
+            break
+    return shares
 
 
 def _changed(vector: Vector, dimension: int, by: int) -> Vector:
