@@ -1,8 +1,9 @@
-"""`dts worker`: run one; list those that are attached."""
+"""`dts worker`: run one; list those that are attached; cordon, uncordon and drain them."""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from dts.client import DtsClient
 from dts.config import Config, load
 from dts.gen.scheduler.v1 import scheduler_pb2 as scheduler
 
+DRAIN_LOOK_S = 0.5
+
 # Each option of a worker is the variable beside it, for this process.
 _VARIABLES = {
     "worker_id": "DTS_WORKER_ID",
@@ -30,7 +33,7 @@ _VARIABLES = {
 
 
 @click.group("worker", invoke_without_command=True)
-@click.option("--scheduler", "schedulers", metavar="HOST:PORT[,...]", help="The Scheduler Service to attach to.")
+@click.option("--scheduler", "schedulers", metavar="HOST:PORT[,...]", help="Scheduler instances; one finds the rest.")
 @click.option("--id", "worker_id", metavar="ID", help="The worker's name.")
 @click.option("--cpu", type=options.amount, help="Millicores it offers. Default: what the machine has.")
 @click.option("--memory", type=options.amount, help="MiB of memory it offers. Default: what the machine has.")
@@ -40,7 +43,7 @@ _VARIABLES = {
 @click.option("--resource", type=options.pair, multiple=True, help="A custom resource, such as gpu=2. Repeatable.")
 @click.pass_context
 def group(context: click.Context, /, schedulers: str | None, **given: object) -> int:
-    """Run a worker on this machine that attaches to a scheduler; with a subcommand, look at those that are attached.
+    """Run a worker on this machine that attaches to a scheduler; with a subcommand, look after those that are attached.
 
     It needs the scheduler's token in DTS_WORKER_TOKEN: the file beside its database that ends in .token.
 
@@ -89,13 +92,60 @@ def _list(dts: DtsClient, output: str | None) -> None:
     print_table(heads, rows, cuttable=["LABELS", "HOST"])
 
 
+@group.command("cordon")
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+def cordon(ids: tuple[str, ...]) -> int:
+    """Give a worker nothing new; what it has, it runs."""
+    with client() as dts:
+        for id in ids:
+            dts.cordon_worker(id)
+            click.echo(f"Worker cordoned: {id}")
+    return exits.OK
+
+
+@group.command("uncordon")
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+def uncordon(ids: tuple[str, ...]) -> int:
+    """Give a worker new work again."""
+    with client() as dts:
+        for id in ids:
+            dts.uncordon_worker(id)
+            click.echo(f"Worker uncordoned: {id}")
+    return exits.OK
+
+
+@group.command("drain")
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--grace", type=options.duration, default=0, help="End what still runs after it. Default: it may finish.")
+@click.option("--wait", is_flag=True, help="Wait until nothing runs there.")
+def drain(ids: tuple[str, ...], grace: int, wait: bool) -> int:
+    """Cordon a worker and hand back what waits there; what runs may finish.
+
+    \b
+    dts worker drain builder-1 --grace 10m --wait
+    """
+    with client() as dts:
+        for id in ids:
+            dts.drain_worker(id, -(-grace // 1000))
+            click.echo(f"Worker drains: {id}")
+        while wait and any(each.id in ids and each.attempts for each in dts.list_workers().workers):
+            time.sleep(DRAIN_LOOK_S)
+    return exits.OK
+
+
+def _state(each: scheduler.Worker) -> str:
+    if not each.attached:
+        return "gone"
+    return "leaving" if each.leaving else "cordoned" if each.cordoned else "attached"
+
+
 def _row(each: scheduler.Worker) -> list[str]:
     has, taken = each.capacity, each.taken
     return [
         each.id,
         each.host,
         str(each.pid),
-        "attached" if each.attached else "gone",
+        _state(each),
         str(each.attempts),
         f"{taken.slots}/{has.slots}",
         f"{taken.cpu}/{has.cpu}",

@@ -315,6 +315,22 @@ class AsyncDtsClient:
             self._scheduler.ListWorkers, scheduler.ListWorkersRequest(), timeout, self.addresses.scheduler
         )
 
+    async def cordon_worker(self, id: str, *, timeout: float = TIMEOUT_S) -> None:
+        """Nothing new goes to a worker; what it has runs on."""
+        request = scheduler.CordonWorkerRequest(id=id)
+        await self._call(self._scheduler.CordonWorker, request, timeout, self.addresses.scheduler)
+
+    async def uncordon_worker(self, id: str, *, timeout: float = TIMEOUT_S) -> None:
+        """A worker takes new work again."""
+        request = scheduler.UncordonWorkerRequest(id=id)
+        await self._call(self._scheduler.UncordonWorker, request, timeout, self.addresses.scheduler)
+
+    async def drain_worker(self, id: str, grace_seconds: int = 0, *, timeout: float = TIMEOUT_S) -> None:
+        """Cordons a worker, and hands back what waits there. What runs may finish; with a grace time, what still runs after it
+        is ended and handed back, too."""
+        request = scheduler.DrainWorkerRequest(id=id, grace_seconds=grace_seconds)
+        await self._call(self._scheduler.DrainWorker, request, timeout, self.addresses.scheduler)
+
     async def get_status(self, *, timeout: float = TIMEOUT_S) -> scheduler.GetStatusResponse:
         """How the scheduler itself is."""
         return await self._call(

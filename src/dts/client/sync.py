@@ -303,6 +303,22 @@ class DtsClient:
             self._scheduler.ListWorkers, scheduler.ListWorkersRequest(), timeout, self.addresses.scheduler
         )
 
+    def cordon_worker(self, id: str, *, timeout: float = TIMEOUT_S) -> None:
+        """Nothing new goes to a worker; what it has runs on."""
+        request = scheduler.CordonWorkerRequest(id=id)
+        self._call(self._scheduler.CordonWorker, request, timeout, self.addresses.scheduler)
+
+    def uncordon_worker(self, id: str, *, timeout: float = TIMEOUT_S) -> None:
+        """A worker takes new work again."""
+        request = scheduler.UncordonWorkerRequest(id=id)
+        self._call(self._scheduler.UncordonWorker, request, timeout, self.addresses.scheduler)
+
+    def drain_worker(self, id: str, grace_seconds: int = 0, *, timeout: float = TIMEOUT_S) -> None:
+        """Cordons a worker, and hands back what waits there. What runs may finish; with a grace time, what still runs after it
+        is ended and handed back, too."""
+        request = scheduler.DrainWorkerRequest(id=id, grace_seconds=grace_seconds)
+        self._call(self._scheduler.DrainWorker, request, timeout, self.addresses.scheduler)
+
     def get_status(self, *, timeout: float = TIMEOUT_S) -> scheduler.GetStatusResponse:
         """How the scheduler itself is."""
         return self._call(self._scheduler.GetStatus, scheduler.GetStatusRequest(), timeout, self.addresses.scheduler)
