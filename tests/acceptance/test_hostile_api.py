@@ -24,7 +24,7 @@ from dts.api.scheduler_methods import SchedulerMethods
 from tests.unit.api.world import World, world
 
 # Only for their descriptors and annotations: nothing is called on these.
-METHODS = all_methods(services(JobMethods(None), SchedulerMethods(None, None), ExecutionMethods(None, None)))  # type: ignore[arg-type]
+METHODS = all_methods(services(JobMethods(None), SchedulerMethods(None, None), ExecutionMethods(None, None, None)))  # type: ignore[arg-type]
 SECOND = 1.0
 REFUSED = {400, 404, 405, 409, 413, 429}
 ID = "01a21033-4452-7000-8454-ed4016f29236"

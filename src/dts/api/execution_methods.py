@@ -15,6 +15,7 @@ from dts.model import Execution, ExecutionQuery, Key, Range, Status
 from dts.services.audit import AuditService
 from dts.services.batches import Batches
 from dts.services.executions import ExecutionService, Wanted
+from dts.services.explain import ExplainService
 from dts.services.ids import check_job_id, check_request_id
 
 ATTEMPT_MAX = 2**31 - 1
@@ -24,7 +25,8 @@ _AUDITED_MS = 24 * 3_600_000  # an audit that names no start looks back so far
 class ExecutionMethods(BatchMethods):
     """Each method raises DtsError for what the caller did or the world is; anything else is a bug."""
 
-    def __init__(self, executions: ExecutionService, audit: AuditService) -> None:
+    def __init__(self, executions: ExecutionService, audit: AuditService, explain: ExplainService) -> None:
+        self._explain = explain
         self._executions = executions
         self._batches = Batches(executions)
         self._audit = audit
@@ -148,6 +150,18 @@ class ExecutionMethods(BatchMethods):
             jobs=tally.jobs,
             notes=found.notes,
         )
+
+    async def Explain(self, request: execution.ExplainRequest) -> execution.ExplainResponse:
+        """Why an execution or a job is as it is."""
+        if request.HasField("at") and request.local:
+            raise InvalidArgument("local", "is given beside at: give one of the two")
+        if "@" in request.id:
+            if request.HasField("at") or request.local:
+                raise InvalidArgument("at", "an execution has its instant in its id: it is for a job")
+            return views.explained_message(await self._explain.execution(parse_execution_id(request.id)))
+        at = values.instant(request.at, "at") if request.HasField("at") else None
+        local = values.text(request.local, bounds.NAME_LENGTH, "local")
+        return views.explained_message(await self._explain.job(check_job_id(request.id), at, local))
 
     async def _known(self, job_id: str) -> str:
         """The id of a job that is or was there; '' for all. Raises InvalidArgument, NotFound."""

@@ -21,6 +21,7 @@ from dts.model import (
     StoredJob,
     WorkerView,
 )
+from dts.services.explain import Explained
 from dts.services.jobs import Seen
 from dts.services.schedules import Explanation, Timing, next_run
 
@@ -228,4 +229,24 @@ def shard_message(view: ShardView) -> scheduler.Shard:
         queued=view.queued,
         placed=view.placed,
         retrying=view.retrying,
+    )
+
+
+def pause_words(revision: Revision) -> str:
+    """Who paused a job, and why, as a revision's document has it: 'by alice: migration'; '' for nothing told."""
+    pause = job.JobResponse.FromString(revision.document).pause
+    by = f"by {pause.by}" if pause.by else ""
+    return f"{by}: {pause.note}" if by and pause.note else by or (f"with the note: {pause.note}" if pause.note else "")
+
+
+def explained_message(found: Explained) -> execution.ExplainResponse:
+    """An answer with its steps."""
+    return execution.ExplainResponse(
+        job_id=found.job,
+        execution_id=str(found.execution) if found.execution is not None else "",
+        at=timestamp(found.at) if found.at is not None else None,
+        outcome=found.outcome,
+        answer=found.answer,
+        steps=[execution.ExplainStep(topic=each.topic, verdict=each.verdict, text=each.text) for each in found.steps],
+        next_run=timestamp(found.next) if found.next is not None else None,
     )

@@ -35,6 +35,7 @@ COMMANDS = {
     "next": Command("next", "next_", "Jobs", "When would a schedule fire? Explained, without a server"),
     "scheduler": Command("scheduler", "scheduler", "Jobs", "The Scheduler Service: schedule, list, get, cancel"),
     "execution": Command("executions", "group", "History", "Executions: get, list, cancel, retry, output"),
+    "explain": Command("explain", "explain", "History", "Why did it run, or not? What will become of it?"),
     "logs": Command("executions", "logs", "History", "What a task wrote; -f follows it"),
     "events": Command("events", "events", "History", "Watch transitions as they are committed"),
     "verdicts": Command("audit", "verdicts", "History", "What became of every due instant"),

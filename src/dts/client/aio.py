@@ -445,6 +445,12 @@ class AsyncDtsClient:
                 return
             asked.page_token = page.next_page_token
 
+    async def explain(
+        self, request: execution.ExplainRequest, *, timeout: float = TIMEOUT_S
+    ) -> execution.ExplainResponse:
+        """Why an execution ran, waits, was skipped or will not run; or what a job does, now or at an instant."""
+        return await self._call(self._executions.Explain, request, timeout, self.addresses.executions)
+
     async def audit(
         self, request: execution.AuditRequest, *, timeout: float = base.AUDIT_TIMEOUT_S
     ) -> execution.AuditResponse:

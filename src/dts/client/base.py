@@ -49,6 +49,7 @@ _REPEATABLE = {
         "GetOutput",
         "ListVerdicts",
         "Audit",
+        "Explain",
     ],
 }
 

@@ -427,6 +427,10 @@ class DtsClient:
                 return
             asked.page_token = page.next_page_token
 
+    def explain(self, request: execution.ExplainRequest, *, timeout: float = TIMEOUT_S) -> execution.ExplainResponse:
+        """Why an execution ran, waits, was skipped or will not run; or what a job does, now or at an instant."""
+        return self._call(self._executions.Explain, request, timeout, self.addresses.executions)
+
     def audit(
         self, request: execution.AuditRequest, *, timeout: float = base.AUDIT_TIMEOUT_S
     ) -> execution.AuditResponse:

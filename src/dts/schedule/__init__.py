@@ -10,6 +10,7 @@ from dts.schedule.durations import format_duration, parse_duration
 from dts.schedule.explain import Explanation, Occurrence, Transition, explain
 from dts.schedule.instants import format_instant, parse_instant
 from dts.schedule.spread import jitter, resolve
+from dts.schedule.wall import WallTime, is_wall_time, wall_time
 from dts.schedule.zones import rules_version
 
 __all__ = [
@@ -17,15 +18,18 @@ __all__ = [
     "Occurrence",
     "Schedule",
     "Transition",
+    "WallTime",
     "compile",
     "compile_all",
     "explain",
     "format_duration",
     "format_instant",
+    "is_wall_time",
     "jitter",
     "next_after_many",
     "parse_duration",
     "parse_instant",
     "resolve",
     "rules_version",
+    "wall_time",
 ]

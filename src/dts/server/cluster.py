@@ -18,6 +18,7 @@ from dts.api.job_methods import JobMethods
 from dts.api.live import LiveServicer
 from dts.api.methods import services
 from dts.api.scheduler_methods import SchedulerMethods
+from dts.api.views import pause_words
 from dts.api.workers import OutputServicer
 from dts.config import Config
 from dts.errors import DtsError, Unavailable
@@ -29,6 +30,7 @@ from dts.services.audit import AuditService
 from dts.services.clock import Clock
 from dts.services.clockcheck import ClockCheck
 from dts.services.executions import ExecutionService
+from dts.services.explain import ExplainService
 from dts.services.jobs import JobService
 from dts.services.publication import Promise, Publication, Publisher
 
@@ -107,7 +109,10 @@ class Cluster:
             cassandra.jobs, self.live, cassandra.history, cassandra.outputs, now, projected=self.shards
         )
         audit = AuditService(cassandra.jobs, self.live, cassandra.history, self.shards)
-        served = services(JobMethods(jobs), SchedulerMethods(jobs, self.live), ExecutionMethods(executions, audit))
+        explain = ExplainService(cassandra.jobs, self.live, cassandra.history, now, pause_words, self.shards)
+        served = services(
+            JobMethods(jobs), SchedulerMethods(jobs, self.live), ExecutionMethods(executions, audit, explain)
+        )
         return Listeners(served, workers, __version__, self.config.allowed_origins, live)
 
     async def check(self) -> str:

@@ -18,6 +18,7 @@ from dts.api.execution_methods import ExecutionMethods
 from dts.api.job_methods import JobMethods
 from dts.api.methods import services
 from dts.api.scheduler_methods import SchedulerMethods
+from dts.api.views import pause_words
 from dts.api.workers import WorkerServicer
 from dts.config import Config
 from dts.core.instance import Instance
@@ -30,6 +31,7 @@ from dts.server.tuning import tune
 from dts.services.audit import AuditService
 from dts.services.clock import Clock
 from dts.services.executions import ExecutionService
+from dts.services.explain import ExplainService
 from dts.services.jobs import JobService
 from dts.services.scheduler import Scheduler
 from dts.services.workers import Reception, WorkerHub
@@ -97,7 +99,10 @@ class _Server:
         jobs = JobService(store.jobs, store.feed, scheduler, store.history, clock.now)
         executions = ExecutionService(store.jobs, scheduler, store.history, store.outputs, clock.now)
         audit = AuditService(store.jobs, scheduler, store.history)
-        served = services(JobMethods(jobs), SchedulerMethods(jobs, scheduler), ExecutionMethods(executions, audit))
+        explain = ExplainService(store.jobs, scheduler, store.history, clock.now, pause_words)
+        served = services(
+            JobMethods(jobs), SchedulerMethods(jobs, scheduler), ExecutionMethods(executions, audit, explain)
+        )
         token = config.worker.token or _token(config)
         reception = Reception(hub, scheduler, store.outputs)
         workers = WorkerServicer(

@@ -6,7 +6,9 @@ import heapq
 from collections.abc import Iterable
 from itertools import islice, takewhile
 
+from dts.core.explain import GROUP, JITTER, TURN
 from dts.core.instance import Desk, Instance
+from dts.core.policies import spread
 from dts.core.timetable import times_of
 from dts.model import (
     LAST_JOB,
@@ -26,6 +28,7 @@ from dts.model import (
     Status,
     WorkerView,
 )
+from dts.schedule import format_instant
 
 
 def next_run(definition: Definition, after: Instant) -> Instant | None:
@@ -59,7 +62,21 @@ def view(desk: Desk, job: str, now: Instant) -> JobView | None:
     )
 
 
-def execution(core: Instance, desk: Desk, key: Key) -> Execution | None:
+def waits(core: Instance, desk: Desk, key: Key, now: Instant) -> str:
+    """Why a QUEUED execution is not placed: its job's limits first, then what the workers lack."""
+    block, _ = desk.shard.open[key]
+    if block.held:
+        return f"{TURN}: an execution of the job before it has not ended (overlap policy)"
+    groups = desk.shard.groups
+    if block.group and not groups.free(block.group):
+        placed, most = groups.placed.get(block.group, 0), groups.limit(block.group)
+        return f"{GROUP}: {placed} of {most} of group {block.group!r} are placed"
+    if block.jitter and (at := block.queued + spread(key, block.jitter)) > now:
+        return f"{JITTER}: it is placed from {format_instant(at)} on"
+    return core.allocator.why_not(block.demand)
+
+
+def execution(core: Instance, desk: Desk, key: Key, now: Instant) -> Execution | None:
     """An open execution, with why it waits; None when it is not open."""
     entry = desk.shard.open.get(key)
     if entry is None:
@@ -67,7 +84,7 @@ def execution(core: Instance, desk: Desk, key: Key) -> Execution | None:
     block, place = entry
     reason = block.reason
     if block.status is Status.QUEUED:
-        why = core.allocator.why_not(block.demand)
+        why = waits(core, desk, key, now)
         reason = f"{reason}; {why}" if reason else why
     attempt, started = desk.running.get(key, (0, 0))
     return Execution(

@@ -26,6 +26,7 @@ from dts.api.job_methods import JobMethods
 from dts.api.methods import services
 from dts.api.rpc import SERVER_OPTIONS, add_grpc_services
 from dts.api.scheduler_methods import SchedulerMethods
+from dts.api.views import pause_words
 from dts.core.instance import Instance
 from dts.gen.execution.v1.execution_pb2_grpc import ExecutionServiceStub
 from dts.gen.job.v1.job_pb2_grpc import JobServiceStub
@@ -35,6 +36,7 @@ from dts.schedule import rules_version
 from dts.services.audit import AuditService
 from dts.services.clock import Clock
 from dts.services.executions import ExecutionService
+from dts.services.explain import ExplainService
 from dts.services.jobs import JobService
 from dts.services.scheduler import Scheduler
 from dts.services.workers import Acks, Ask, Cancels, Leased, Reception, WorkerHub
@@ -158,7 +160,8 @@ async def world(database: Path | None = None) -> AsyncIterator[World]:
     jobs = JobService(store.jobs, store.feed, scheduler, store.history, clock.now)
     executions = ExecutionService(store.jobs, scheduler, store.history, store.outputs, clock.now)
     audit = AuditService(store.jobs, scheduler, store.history)
-    served = services(JobMethods(jobs), SchedulerMethods(jobs, scheduler), ExecutionMethods(executions, audit))
+    explain = ExplainService(store.jobs, scheduler, store.history, clock.now, pause_words)
+    served = services(JobMethods(jobs), SchedulerMethods(jobs, scheduler), ExecutionMethods(executions, audit, explain))
     app = http_app(served, version="0.0.0")
     server = grpc.aio.server(options=SERVER_OPTIONS)
     add_grpc_services(server, served)

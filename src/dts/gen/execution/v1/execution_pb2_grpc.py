@@ -90,6 +90,11 @@ class ExecutionServiceStub:
                 request_serializer=execution_dot_v1_dot_execution__pb2.AuditRequest.SerializeToString,
                 response_deserializer=execution_dot_v1_dot_execution__pb2.AuditResponse.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/execution.v1.ExecutionService/Explain',
+                request_serializer=execution_dot_v1_dot_execution__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=execution_dot_v1_dot_execution__pb2.ExplainResponse.FromString,
+                _registered_method=True)
 
 
 class ExecutionServiceServicer:
@@ -173,6 +178,13 @@ class ExecutionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Explain(self, request, context):
+        """Why an execution ran, waits, was skipped or will not run; or what a job does now, or does at an instant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExecutionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -230,6 +242,11 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     servicer.Audit,
                     request_deserializer=execution_dot_v1_dot_execution__pb2.AuditRequest.FromString,
                     response_serializer=execution_dot_v1_dot_execution__pb2.AuditResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=execution_dot_v1_dot_execution__pb2.ExplainRequest.FromString,
+                    response_serializer=execution_dot_v1_dot_execution__pb2.ExplainResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -530,6 +547,33 @@ class ExecutionService:
             '/execution.v1.ExecutionService/Audit',
             execution_dot_v1_dot_execution__pb2.AuditRequest.SerializeToString,
             execution_dot_v1_dot_execution__pb2.AuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/execution.v1.ExecutionService/Explain',
+            execution_dot_v1_dot_execution__pb2.ExplainRequest.SerializeToString,
+            execution_dot_v1_dot_execution__pb2.ExplainResponse.FromString,
             options,
             channel_credentials,
             insecure,

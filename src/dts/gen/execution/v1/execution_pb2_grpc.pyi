@@ -55,6 +55,8 @@ class ExecutionServiceStub:
     """Verdicts of due instants in order of time: executions, and ranges of instants that did not run."""
     Audit: _grpc.UnaryUnaryMultiCallable[_execution_pb2.AuditRequest, _execution_pb2.AuditResponse]
     """Recomputes what was due and compares it with the verdicts."""
+    Explain: _grpc.UnaryUnaryMultiCallable[_execution_pb2.ExplainRequest, _execution_pb2.ExplainResponse]
+    """Why an execution ran, waits, was skipped or will not run; or what a job does now, or does at an instant."""
 
 @_typing.type_check_only
 class ExecutionServiceAsyncStub(ExecutionServiceStub):
@@ -83,6 +85,8 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     """Verdicts of due instants in order of time: executions, and ranges of instants that did not run."""
     Audit: _aio.UnaryUnaryMultiCallable[_execution_pb2.AuditRequest, _execution_pb2.AuditResponse]  # type: ignore[assignment]
     """Recomputes what was due and compares it with the verdicts."""
+    Explain: _aio.UnaryUnaryMultiCallable[_execution_pb2.ExplainRequest, _execution_pb2.ExplainResponse]  # type: ignore[assignment]
+    """Why an execution ran, waits, was skipped or will not run; or what a job does now, or does at an instant."""
 
 class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
     """History, output, events and the audit."""
@@ -174,5 +178,13 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_execution_pb2.AuditResponse, _abc.Awaitable[_execution_pb2.AuditResponse]]:
         """Recomputes what was due and compares it with the verdicts."""
+
+    @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _execution_pb2.ExplainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_execution_pb2.ExplainResponse, _abc.Awaitable[_execution_pb2.ExplainResponse]]:
+        """Why an execution ran, waits, was skipped or will not run; or what a job does now, or does at an instant."""
 
 def add_ExecutionServiceServicer_to_server(servicer: ExecutionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
