@@ -117,6 +117,8 @@ class Guard:
             waits.append((min(self._leases.values()) - clock.boottime_ms()) / 1000)
         if (look := self._sampler.wait_s(self._trees.values())) is not None:
             waits.append(look)
+        if self._scratch is not None and (trim := self._scratch.wait_s()) is not None:
+            waits.append(trim)
         return max(min(waits) * 1000, 0) + 1 if waits else None
 
     def _read(self) -> bool:
@@ -273,6 +275,8 @@ class Guard:
                 self._stop(tree, why, 0)
         for id in list(self._ending):
             self._finish(self._trees[id], now)
+        if self._scratch is not None:
+            self._scratch.trim()
 
     def _check_leases(self) -> None:
         boot = clock.boottime_ms()
@@ -319,7 +323,7 @@ class Guard:
         """Removes what an attempt had; a folder with something in it by a process of its own, which may take long."""
         if cgroup is not None:
             cgroups.end(cgroup)
-        if folder is not None and not scratch.is_empty(folder):
+        if folder is not None and self._scratch is not None and not self._scratch.take_back(folder):
             self._remove(folder)
 
     def _remove(self, folder: Path) -> None:

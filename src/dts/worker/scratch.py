@@ -12,6 +12,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from secrets import token_hex
@@ -19,6 +20,8 @@ from secrets import token_hex
 from dts.worker import holds
 
 SLICE = 1_000  # entries of a folder looked at before others have a turn
+SPARES = 64  # empty folders kept for the next attempts
+SPARE_S = 1.0  # ... for so long
 BLOCK = 512  # bytes: the unit of st_blocks
 
 
@@ -27,6 +30,8 @@ class Scratch:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self._spare: list[Path] = []  # empty: removing and making a folder waits for the disk's journal
+        self._spare_since = 0.0
 
     @classmethod
     def open(cls, root: str) -> Scratch | None:
@@ -44,7 +49,9 @@ class Scratch:
         return cls(home)
 
     def make(self, name: str) -> Path | None:
-        """A folder for an attempt. None: it cannot be made."""
+        """An empty folder for an attempt. None: it cannot be made."""
+        if self._spare:
+            return self._spare.pop()
         path = self.home / name
         try:
             path.mkdir(mode=0o700)
@@ -52,24 +59,45 @@ class Scratch:
             return None
         return path
 
+    def take_back(self, path: Path) -> bool:
+        """After its attempt. False: there is something in it, which the caller must `remove`."""
+        try:
+            found = path.lstat()
+            with os.scandir(path) as entries:
+                if not stat.S_ISDIR(found.st_mode) or next(entries, None) is not None:
+                    return False
+            if len(self._spare) >= SPARES or found.st_uid != os.getuid():
+                path.rmdir()
+                return True
+            if stat.S_IMODE(found.st_mode) != 0o700:
+                path.chmod(0o700)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        self._spare.append(path)
+        self._spare_since = time.monotonic()
+        return True
+
+    def wait_s(self) -> float | None:
+        """How long until spare folders are too old; None: there are none."""
+        return max(self._spare_since + SPARE_S - time.monotonic(), 0.0) if self._spare else None
+
+    def trim(self) -> None:
+        """Removes one of the spare folders that nobody needed for a while: others have a turn before the next one."""
+        if self.wait_s() == 0:
+            remove(self._spare.pop())
+
     def leftovers(self) -> list[Path]:
         """Folders of guards that are dead."""
         return [path for path in self.home.parent.iterdir() if holds.abandoned(path)]
 
 
-def is_empty(path: Path) -> bool:
-    """Removes a folder in which nothing is. False: something is."""
-    try:
-        path.rmdir()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
-
-
 def remove(path: Path) -> None:
     """Removes a folder with all in it, also folders that their owner made unreadable; what cannot be removed stays."""
+    if path.is_symlink():
+        path.unlink(missing_ok=True)
+        return
     for at, folders, _ in os.walk(path):
         for each in (Path(at, name) for name in folders):
             if not each.is_symlink():

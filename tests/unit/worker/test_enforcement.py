@@ -211,10 +211,41 @@ def test_a_folder_is_measured_in_slices_and_removed_whole(tmp_path: Path) -> Non
     assert sizes[-1] >= 5_000_000
     for path in (top / "d0/e", top / "d0"):
         path.chmod(0)
-    assert not scratch.is_empty(top)
     scratch.remove(top)
     assert not top.exists()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path)
+    scratch.remove(link)
+    assert not link.is_symlink()
+    assert outside.exists()
     assert outside.stat().st_mode & 0o777 == 0o500
+
+
+def test_only_an_empty_folder_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = scratch.Scratch.open(str(tmp_path))
+    assert made is not None
+    first, second, third = (made.make(str(each)) for each in range(3))
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert made.wait_s() is None
+    (first / "file").touch()
+    assert not made.take_back(first)
+    second.rmdir()
+    second.symlink_to(first)
+    assert not made.take_back(second)
+    third.chmod(0o777)
+    assert made.take_back(third)
+    assert third.stat().st_mode & 0o777 == 0o700
+    assert made.make("3") == third
+    assert made.make("4") != third
+    assert made.take_back(third)
+    made.trim()
+    assert third.exists()
+    monkeypatch.setattr(scratch, "SPARE_S", 0.0)
+    made.trim()
+    assert not third.exists()
+    assert made.take_back(third)  # gone already
 
 
 def test_memory_is_seen_with_and_without_what_is_shared() -> None:
