@@ -316,16 +316,18 @@ def _waiting_blocks(shard: Shard, draft: Draft, keys: Iterable[Key], most: int) 
 
 def _commands(shard: Shard, draft: Draft, commands: Sequence[Change], fresh: list[Block], turns: Turns) -> None:
     changed = {definition.job for definition in draft.definitions}
-    held = [
-        command
-        for command in shard.held_commands
-        if _must_wait(draft, changed, command) or not _command(shard, draft, command, fresh, turns)
-    ]
+    held: list[Command] = []
+    for command in shard.held_commands:
+        if _must_wait(draft, changed, command):
+            draft.more = True  # its revision comes in this very step, perhaps
+            held.append(command)
+        elif not _command(shard, draft, command, fresh, turns):
+            held.append(command)
     known = {command.id for command in held}
     position = draft.applied[1]
     for change in commands:
         assert not isinstance(change.value, Definition)
-        command: Command = change.value
+        command = change.value
         if _must_wait(draft, changed, command):
             draft.more = True
             break
