@@ -62,14 +62,14 @@ def storm(world: World, demands: list[Demand], until: int) -> None:
 
 def heal(world: World) -> None:
     """All instances live and are attached, nothing waits, what runs ends."""
-    for node in world.nodes:
-        node.waiting.clear()
     for _ in range(240):
         world.run(world.now + 250)
         for node in world.nodes:
-            if node.alive or not node.shards:
-                world.revive(node)
-                world.connect(node)
+            node.waiting.clear()  # also what is placed anew because its dispatch was lost
+            for shard in list(node.shards if not node.alive else ()):
+                world.move(shard, next(each for each in world.nodes if each.alive))
+            world.revive(node)
+            world.connect(node)
         if not world.tasks and all(node.stream is not None for node in world.nodes):
             break
     assert not world.tasks
