@@ -98,7 +98,9 @@ def task_of(given: TaskOptions) -> job.Task | None:
 
 def changed_task(job_of: Callable[[], job.JobResponse], given: TaskOptions) -> job.Task | None:
     """The task that the options name, or the job's own one as they change it; None: its own. Raises click.UsageError."""
-    named = [name for name, value in given.items() if value not in (None, (), [])]
+    named = [
+        name for name, value in given.items() if name in TaskOptions.__annotations__ and value not in (None, (), [])
+    ]
     if any(name in named for name in ("shell", "argv", "url", "function", "task_type")) or not named:
         return task_of(given)
     found = job.Task()
