@@ -14,6 +14,8 @@ from dts.adapters.memory import Fate
 from dts.errors import Bug, OwnershipLost
 from dts.model import (
     START,
+    Backfill,
+    BackfillState,
     Block,
     Cancel,
     Close,
@@ -26,6 +28,7 @@ from dts.model import (
     Owed,
     Range,
     Run,
+    ScheduleSpec,
     Status,
     Term,
 )
@@ -51,6 +54,7 @@ class Folded:
     waiting: tuple[Command, ...] = ()
     terms: set[tuple[str, int]] = field(default_factory=set)
     commands: set[bytes] = field(default_factory=set)
+    backfills: dict[str, Backfill] = field(default_factory=dict)
 
 
 def fold(commits: Iterable[Commit]) -> Folded:
@@ -62,6 +66,8 @@ def fold(commits: Iterable[Commit]) -> Folded:
         got.terms.update((term.job, term.revision) for term in each.opened)
         got.terms.difference_update((close.job, close.revision) for close in each.closed)
         got.owed = {job: pieces for job, pieces in {**got.owed, **dict(each.owed)}.items() if pieces}
+        got.backfills.update((one.nonce, one) for one in each.backfills)
+        got.backfills = {name: one for name, one in got.backfills.items() if one.state is not BackfillState.FORGOTTEN}
         for all_ in each.blocks:
             for place, key in enumerate(all_.keys):
                 ends = [all_.ends[place]] if all_.ends else []
@@ -176,6 +182,22 @@ async def test_definitions_in_force_and_kept_come_back(world: World) -> None:
         assert fold(commits).terms == {("a", 2), ("b", 1)}
         known = {(each.job, each.revision): each for one in commits for each in (*one.definitions, *one.kept)}
         assert known == {("a", 1): definition("a"), ("b", 1): definition("b"), ("a", 2): definition("a", 2, 1_900)}
+
+
+async def test_backfills_come_back_as_they_were_last(world: World) -> None:
+    schedules = (ScheduleSpec("*/5 * * * *", "Europe/Berlin", start=5, gap="skip"),)
+    one = Backfill(bytes(range(16)), "a", 5_000, 0, 90_000, schedules, 7, 18, 30_000, started=6, tally=(1, 2, 0, 0, 0))
+    two = one._replace(id=b"2" * 16, began=4_000, state=BackfillState.CANCELLED, ended=6_000, reason="enough")
+    gone = one._replace(id=b"3" * 16)
+    later = one._replace(cursor=60_000, started=12, tally=(3, 2, 1, 1, 1))
+    async with opened(world) as store:
+        epoch, _ = await take(store.ledger)
+        first = commit(epoch, 1, backfills=[one, two, gone])
+        second = commit(epoch, 2, backfills=[later, gone._replace(state=BackfillState.FORGOTTEN)])
+        assert [await end(store.ledger, each) for each in (first, second)] == [Outcome.COMMITTED] * 2
+    async with opened(world) as store:
+        _, commits = await take(store.ledger)
+        assert fold(commits).backfills == {later.nonce: later, two.nonce: two}
 
 
 async def test_a_snapshot_takes_the_place_of_what_was_before(world: World) -> None:
