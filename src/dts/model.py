@@ -628,21 +628,24 @@ class Obstacle(NamedTuple):
     detail: str = ""  # labels: the selector; reserved: for what
 
     def __str__(self) -> str:
+        one = self.workers == 1
+        lack, are = ("lacks", "is") if one else ("lack", "are")
         match self.kind:
             case "labels":
-                return f"{self.workers} lack the labels ({self.detail})"
+                return f"{self.workers} {lack} the labels ({self.detail})"
             case "lacks":
-                return f"{self.workers} lack {self.resource} (need {self.need}, have {self.have})"
+                small = "is too small" if one else "are too small"
+                return f"{self.workers} {small}: {self.resource} (need {self.need}, have {self.have})"
             case "full":
-                return f"{self.workers} full: {self.resource} (need {self.need}, free {self.have})"
+                return f"{self.workers} {lack} {self.resource} (need {self.need}, free {self.have})"
             case "reserved":
-                return f"{self.workers} reserved for {self.detail}"
+                return f"{self.workers} {are} kept free for {self.detail}"
             case "silent":
-                return f"{self.workers} not heard of since the take-over"
+                return f"{self.workers} {'has' if one else 'have'} not reported yet"
             case "detached":
-                return f"{self.workers} not attached"
+                return f"{self.workers} {are} not attached"
             case _:
-                return f"{self.workers} {self.kind}"
+                return f"{self.workers} {are} {self.kind}"
 
 
 class Outlook(NamedTuple):
@@ -657,7 +660,7 @@ class Outlook(NamedTuple):
 
     @property
     def text(self) -> str:
-        """For a person: '3 workers: 2 lack memory (need 4096, have 1024), 1 draining'."""
+        """For a person: '3 workers: 2 lack memory (need 4096, free 1024), 1 is draining'."""
         if not self.workers:
             return "no worker is attached"
         if self.open:

@@ -155,7 +155,7 @@ class Allocator:
         return Outlook(len(members), fitting, listed, kept=self.kept.get(demand, ""))
 
     def why_not(self, demand: Demand) -> str:
-        """Why an execution of this demand waits, for a person: '3 workers: 2 lack memory (need 4096, have 1024), 1 draining'."""
+        """Why an execution of this demand waits, for a person: '3 workers: 2 lack memory (need 4096, free 1024), 1 is draining'."""
         return self.outlook(demand).text
 
 

@@ -14,13 +14,27 @@ from typing import NamedTuple
 
 from dts.core.policies import MISSED, PAUSED, PUBLISHED_LATE, TOO_OLD, tried_again
 from dts.core.timetable import times_of
-from dts.model import Cause, Definition, Execution, Instant, JobState, Key, Outlook, Overlap, Range, Status, Term
+from dts.model import (
+    Cause,
+    Definition,
+    Execution,
+    Instant,
+    JobState,
+    Key,
+    Outlook,
+    Overlap,
+    Range,
+    ScheduleSpec,
+    Status,
+    Term,
+)
 from dts.schedule import WallTime, format_duration, format_instant
 from dts.schedule import explain as explain_schedule
 
 YES, NO, INFO = "yes", "no", "info"
 IN_FORCE_LATE_MS = 5_000  # a revision that came into force later than this after its change is worth a word
 PLACED_LATE_MS = 2_000  # so is an execution that waited longer for its place
+DAY_MS, DAYS = 86_400_000, 3  # spans of so many days and more are told in days
 SHOWN_OPEN = 5  # open executions named in the answer about a job
 
 RAN = {
@@ -172,13 +186,13 @@ class _Answer:
 
     def _waits(self, found: Execution, definition: Definition | None) -> Explained:
         facts, outlook = self.facts, self.facts.outlook
-        waited = format_duration(_round(facts.now - found.queued))
+        waited = _span(facts.now - found.queued)
         self._step("run", INFO, f"it waits since {format_instant(found.queued)} ({waited})")
         limits, placement = _reasons(found)
         if limits:
             self._step("limits", NO, limits)
         if outlook is not None:
-            self._placement(outlook)
+            self._placement(outlook, waits=True)
             placement = outlook.text
         elif placement:
             self._step("placement", NO, placement)
@@ -187,7 +201,7 @@ class _Answer:
             self._step("policy", INFO, f"start within: it is SKIPPED if it is not placed by {format_instant(by)}")
         return self._done("waits", f"it waits: {limits or placement or 'it is about to be placed'}", found)
 
-    def _placement(self, outlook: Outlook) -> None:
+    def _placement(self, outlook: Outlook, *, waits: bool = False) -> None:
         if outlook.open:
             text = f"{outlook.open} of {outlook.workers} worker{_s(outlook.workers)} would take it now"
             self._step("placement", YES, text)
@@ -195,7 +209,7 @@ class _Answer:
             self._step("placement", NO, outlook.text)
         if outlook.obstacles and outlook.open:
             self._step("placement", INFO, "the others: " + ", ".join(map(str, outlook.obstacles)))
-        if outlook.ahead:
+        if outlook.ahead and waits:
             self._step(
                 "placement",
                 INFO,
@@ -208,7 +222,7 @@ class _Answer:
         outcome = RAN[found.status]
         match found.status:
             case Status.COMPLETED:
-                took = format_duration(_round(found.end.ended - found.end.started)) if found.end.started else "no time"
+                took = _span(found.end.ended - found.end.started) if found.end.started else "no time"
                 text = f"it ran{_at_worker(found)} and completed after {took} (attempt {found.attempt})"
                 self._step("run", YES, text)
             case Status.FAILED:
@@ -268,9 +282,7 @@ class _Answer:
         if term is not None and term.revision == definition.revision:
             late = term.in_force - term.since
             if late > IN_FORCE_LATE_MS:
-                self._step(
-                    "record", INFO, f"the scheduler took this revision {format_duration(_round(late))} after the change"
-                )
+                self._step("record", INFO, f"the scheduler took this revision {_span(late)} after the change")
 
     def _due(self, definition: Definition, at: Instant) -> None:
         for spec in definition.schedules:
@@ -299,13 +311,7 @@ class _Answer:
             else f"it is not due at {format_instant(at)}"
         )
         for spec in definition.schedules:
-            told = explain_schedule(spec, at, 1)
-            note = (
-                f" ({told.next[0].local} {spec.zone}{f', {told.next[0].note}' if told.next[0].note else ''})"
-                if told.next
-                else ""
-            )
-            self._step("schedule", INFO, f"{spec.text!r}: {told.sentence}{'; next' + note if note else ''}")
+            self._step("schedule", INFO, _told(spec, at))
         whole = f"{text}: {', '.join(around)}" if around else text
         self._step("schedule", NO, whole)
         return self._done("not_due", whole)
@@ -344,7 +350,7 @@ class _Answer:
             self._step("policy", INFO, f"jitter: it is placed up to {format_duration(policies.jitter)} later")
         if self.facts.outlook is not None:
             self._placement(self.facts.outlook)
-        text = f"it will run at {format_instant(at)}, in {format_duration(_round(at - self.facts.now))}"
+        text = f"it will run at {format_instant(at)}, in {_span(at - self.facts.now)}"
         if self.facts.outlook is not None and not self.facts.outlook.open:
             text += f", if by then a worker has room: now {self.facts.outlook.text}"
         return self._done("will_run", text)
@@ -373,7 +379,7 @@ class _Answer:
         if facts.last is not None:
             self._step("run", INFO, f"the last to end: {facts.last.key} {facts.last.status.name}{_why(facts.last)}")
         if facts.outlook is not None and current.state < JobState.CANCELLED:
-            self._placement(facts.outlook)
+            self._placement(facts.outlook, waits=any(each.status is Status.QUEUED for each in facts.open))
         running = next((each for each in facts.open if each.status is not Status.QUEUED), None)
         if running is not None:
             return self._done("running" if running.end.started else "placed", f"{running.key} {_now(running)}")
@@ -385,7 +391,7 @@ class _Answer:
         if self.following is None:
             stop = next((step.text for step in self.steps if step.verdict == NO and step.topic != "placement"), "")
             return self._done("will_not_run", f"it will not run: {stop or 'its schedule has no further instant'}")
-        text = f"it runs next at {format_instant(self.following)}, in {format_duration(_round(self.following - self.facts.now))}"
+        text = f"it runs next at {format_instant(self.following)}, in {_span(self.following - self.facts.now)}"
         outlook = self.facts.outlook
         if outlook is not None and not outlook.open:
             text += f", if by then a worker has room: now {outlook.text}"
@@ -410,11 +416,17 @@ class _Answer:
             self._step("schedule", NO, "it has no schedule: it runs on demand only")
             return
         for spec in current.schedules:
-            told = explain_schedule(spec, self.facts.now, 1)
-            following = f"; next {told.next[0].local}" if told.next else "; no instant is left"
-            self._step(
-                "schedule", YES if told.next else NO, f"{spec.text!r} in {spec.zone}: {told.sentence}{following}"
-            )
+            left = times_of((spec,)).next_after(self.facts.now) is not None
+            self._step("schedule", YES if left else NO, _told(spec, self.facts.now))
+
+
+def _told(spec: ScheduleSpec, after: Instant) -> str:
+    """What a schedule means, and its next instant."""
+    told = explain_schedule(spec, after, 1)
+    if not told.next:
+        return f"{spec.text!r}: {told.sentence}; no instant is left"
+    following = told.next[0]
+    return f"{spec.text!r}: {told.sentence}; next {following.local}{f' ({following.note})' if following.note else ''}"
 
 
 def _is_due(definition: Definition, at: Instant) -> bool:
@@ -425,9 +437,11 @@ def _s(count: int) -> str:
     return "" if count == 1 else "s"
 
 
-def _round(ms: int) -> int:
-    """To whole seconds, where there are any: people read it."""
-    return ms if ms < 1_000 else ms // 1_000 * 1_000
+def _span(ms: int) -> str:
+    """A time for people: whole seconds where there are any, days where there are many."""
+    if ms >= DAYS * DAY_MS:
+        return f"{ms // DAY_MS} days"
+    return format_duration(ms if ms < 1_000 else ms // 1_000 * 1_000)
 
 
 def _at_worker(found: Execution) -> str:

@@ -79,14 +79,15 @@ class ExplainService:
             return await self._at(job, revisions, at, seen)
         opened = await self._live.executions(ExecutionQuery(job, OPEN), None, SHOWN_OPEN)
         last = (await self._history.last_ended([job])).get(job)
-        current = revisions[0]
+        current, now = revisions[0], self._now()
+        queued = min((each.queued for each in opened if each.status is Status.QUEUED), default=now)
         facts = Facts(
             job,
-            self._now(),
+            now,
             [each.definition for each in revisions],
             open=opened,
             last=last,
-            outlook=await self._outlook(job, current.definition.demand, self._now()),
+            outlook=await self._outlook(job, current.definition.demand, queued),
             pause=self._words(current),
         )
         return explain(facts)

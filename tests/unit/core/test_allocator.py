@@ -148,7 +148,7 @@ def test_what_no_worker_could_ever_run_is_not_put_into_a_backlog() -> None:
     fleet = Fleet()
     fleet.attach(WorkerInfo(WorkerRef("w", "1"), Demand(slots=4), 2_000))
     assert Allocator(fleet).place([draft(0, ready(Demand(slots=5), 1))], lambda shard, worker: 1) == {0: []}
-    assert Allocator(fleet).why_not(Demand(slots=5)) == "1 worker: 1 lack slots (need 5, have 4)"
+    assert Allocator(fleet).why_not(Demand(slots=5)) == "1 worker: 1 is too small: slots (need 5, have 4)"
 
 
 def test_higher_priority_first_then_the_older() -> None:
@@ -195,6 +195,6 @@ def test_why_not_names_what_each_worker_lacks() -> None:
     fleet.attach(info(2, 2))
     fleet.leave(WorkerRef("w2", "1"))
     assert (
-        Allocator(fleet).why_not(Demand(memory=4_096)) == "3 workers: 2 lack memory (need 4096, have 500), 1 draining"
+        Allocator(fleet).why_not(Demand(memory=4_096)) == "3 workers: 2 are too small: memory (need 4096, have 500), 1 is draining"
     )
-    assert Allocator(fleet).why_not(Demand(selector="gpu")) == "3 workers: 2 lack the labels (gpu), 1 draining"
+    assert Allocator(fleet).why_not(Demand(selector="gpu")) == "3 workers: 2 lack the labels (gpu), 1 is draining"

@@ -42,7 +42,7 @@ def test_one_that_leaves_alone_gets_nothing_and_its_capacity_counts_for_all() ->
     fleet.take(FORMER.ref, ONE, 3)
     fleet.leave(FORMER.ref)
     assert Allocator(fleet).room(ONE) == 0
-    assert Allocator(fleet).why_not(ONE) == "1 worker: 1 draining"
+    assert Allocator(fleet).why_not(ONE) == "1 worker: 1 is draining"
     fleet.attach(OWN)
     assert Allocator(fleet).room(ONE) == 1
     fleet.bury(FORMER.ref)
