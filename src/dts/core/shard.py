@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from dts import bounds
 from dts.core.groups import Groups
 from dts.core.policies import active, ruled, spread
+from dts.core.snapshot import snapshot
 from dts.core.timetable import Timetable, seen_by, top
 from dts.errors import Bug
 from dts.model import (
@@ -37,7 +37,6 @@ from dts.model import (
     Position,
     ShardId,
     Status,
-    Term,
     WorkerRef,
 )
 
@@ -108,7 +107,7 @@ class Shard:
         ] = {}  # memos of verdicts that a late revision must know (core/changes.py)
         self.gaps: tuple[Gap, ...] = ()
         self.commands: dict[bytes, Instant] = {}  # applied ids -> when they may be forgotten
-        self._expiries: dict[Instant, list[bytes]] = {}
+        self.expiries: dict[Instant, list[bytes]] = {}
         self.held_commands: tuple[Command, ...] = ()  # wait for a revision
         self.backfills: dict[str, Backfill] = {}  # by nonce, in the order in which they began
         self.lines: dict[str, dict[Key, None]] = {}  # QUEUED and held: they wait for their turn (core/turns.py)
@@ -161,7 +160,7 @@ class Shard:
         if commit.commands:
             expires = _hour(commit.now) + bounds.COMMAND_EXPIRY_MS
             self.commands.update(dict.fromkeys(commit.commands, expires))
-            self._expiries.setdefault(expires, []).extend(commit.commands)
+            self.expiries.setdefault(expires, []).extend(commit.commands)
         self._forget_commands(commit.now)
         self._turns(commit)
         while self.retries and not self._retrying(*self.retries[0]):
@@ -436,60 +435,10 @@ class Shard:
                 del self.kept[key.job, revision]
 
     def _forget_commands(self, now: Instant) -> None:
-        for expires in [each for each in self._expiries if each <= now]:
-            for command in self._expiries.pop(expires):
+        for expires in [each for each in self.expiries if each <= now]:
+            for command in self.expiries.pop(expires):
                 self.commands.pop(command, None)
 
     def snapshot(self, limit: int, rules: str = "") -> list[Commit]:
         """The state as commits of at most `limit` definitions or blocks each: folding them gives an equal state."""
-        definitions = list(self.definitions.values())
-        blocks = list(self._open_blocks())
-        commands = sorted(self._expiries.items(), reverse=True)  # so that none makes another forgotten
-        parts = max(1, -(-len(definitions) // limit), -(-len(blocks) // limit))
-        seq = self.seq - len(commands) - parts
-        commits = []
-        for expires, ids in commands:
-            seq += 1
-            now = expires - bounds.COMMAND_EXPIRY_MS
-            commits.append(Commit(self.shard, self.epoch, seq, now, START, self.applied, commands=ids))
-        for part in range(parts):
-            some = definitions[part * limit : (part + 1) * limit]
-            terms = [Term(each.job, each.revision, each.since, self._in_force(each), None, rules) for each in some]
-            commit = Commit(
-                self.shard,
-                self.epoch,
-                seq + 1 + part,
-                self.now,
-                self.watermark,
-                self.applied,
-                definitions=some,
-                opened=terms,
-                blocks=blocks[part * limit : (part + 1) * limit],
-                kept=list(self.kept.values()) if part == parts - 1 else (),
-                owed=self._debts() if part == 0 else (),
-                gaps=self.gaps,
-                waiting=self.held_commands,
-                backfills=list(self.backfills.values()) if part == 0 else (),
-            )
-            commits.append(commit)
-        return commits
-
-    def _debts(self) -> list[tuple[str, tuple[Owed, ...]]]:
-        jobs = dict.fromkeys((*self.given, *self.owed))
-        return [(job, (*self.given.get(job, ()), *self.owed.get(job, ()))) for job in jobs]
-
-    def _in_force(self, definition: Definition) -> Instant:
-        return self.in_force.get(definition.job, definition.since)
-
-    def _open_blocks(self) -> Iterable[Block]:
-        """The open executions in blocks again; waiting ones in their order of age. How attempts ended is history's."""
-        entries: dict[int, tuple[Block, list[Key], list[int]]] = {}
-        waiting = [key for keys in self.waiting.values() for key in keys]
-        waiting += self.groups.queued()
-        first = set(waiting)
-        for key in [*waiting, *(key for key in self.open if key not in first)]:
-            block, place = self.open[key]
-            _, keys, revisions = entries.setdefault(id(block), (block, [], []))
-            keys.append(key)
-            revisions.append(block.revisions[place])
-        return [replace(block, keys=keys, revisions=revisions, ends=()) for block, keys, revisions in entries.values()]
+        return snapshot(self, limit, rules)

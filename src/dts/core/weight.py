@@ -5,11 +5,13 @@ An estimate from above, cheap where there are many: what varies is counted, the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from dts import bounds
-from dts.core.draft import Draft
-from dts.model import Block, Cancel, Command, Definition, Demand
+from dts.model import Block, Cancel, Command, Definition, Demand, Owed
+
+if TYPE_CHECKING:
+    from dts.core.draft import Draft
 
 ID = bounds.JOB_ID_BYTES
 KEY = ID + 64  # instant, nonce, revision and what protobuf adds
@@ -23,10 +25,9 @@ SMALL = ID + 128  # a range, a term, an answer, a command id
 
 def weight(draft: Draft) -> int:
     """Bytes at most. What the commit holds in the end is less: some of what is ready finds no place."""
-    size = _blocks(draft.decided) + _blocks(draft.ready)
-    size += sum(map(_definition, draft.definitions)) + sum(map(_definition, draft.kept))
-    for pieces in draft.owed.values():
-        size += ID + sum(_definition(each.definition) + PIECE + INSTANT * len(each.skip) for each in pieces)
+    size = sum(map(block_bytes, draft.decided)) + sum(map(block_bytes, draft.ready))
+    size += sum(map(definition_bytes, draft.definitions)) + sum(map(definition_bytes, draft.kept))
+    size += sum(map(debt_bytes, draft.owed.items()))
     size += SMALL * (len(draft.opened) + len(draft.closed) + len(draft.commands))
     size += sum(SMALL + len(each.reason) for each in draft.ranges)
     size += sum(SMALL + len(answer) for _, answer in draft.answers)
@@ -37,21 +38,26 @@ def weight(draft: Draft) -> int:
     return size
 
 
-def _blocks(blocks: Iterable[Block]) -> int:
-    size = 0
-    for block in blocks:
-        size += BLOCK + KEY * len(block.keys) + _demand(block.demand) + len(block.arguments)
-        size += len(block.reason) + len(block.cancel) + len(block.retry_of)
-        if block.ends:
-            size += sum(PIECE + 4 * (len(end.error) + len(end.result)) for end in block.ends)
+def block_bytes(block: Block) -> int:
+    """Of a block, at most."""
+    size = BLOCK + KEY * len(block.keys) + _demand(block.demand) + len(block.arguments)
+    size += len(block.reason) + len(block.cancel) + len(block.retry_of)
+    if block.ends:
+        size += sum(PIECE + 4 * (len(end.error) + len(end.result)) for end in block.ends)
     return size
 
 
-def _definition(definition: Definition) -> int:
+def definition_bytes(definition: Definition) -> int:
+    """Of a definition, at most."""
     size = DEFINITION + len(definition.body) + _demand(definition.demand)
     for spec in definition.schedules:
         size += SCHEDULE + len(spec.text)
     return size
+
+
+def debt_bytes(debt: tuple[str, tuple[Owed, ...]]) -> int:
+    """Of what a job owes, at most."""
+    return ID + sum(definition_bytes(each.definition) + PIECE + INSTANT * len(each.skip) for each in debt[1])
 
 
 def _demand(demand: Demand) -> int:

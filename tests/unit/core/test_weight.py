@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from dts import bounds
 from dts.adapters.commitcodec import commit_out
 from dts.adapters.kafka import settings
+from dts.core import snapshot
 from dts.core.draft import Draft
 from dts.core.instance import Instance
+from dts.core.shard import folded
 from dts.core.weight import weight
 from dts.model import (
     Block,
@@ -195,6 +197,30 @@ def test_commands_that_wait_in_vain_are_so_many_at_most(world: World, monkeypatc
     assert {key for key in world.shard.open if key.nonce} == set(keys[:3])
 
 
+def test_a_snapshot_is_cut_by_bytes_and_folds_to_the_same_state(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "PART_BYTES", MIB // 4)
+    world.change(*(job(f"j{n:03d}") for n in range(60)))
+    world.settle()
+    for n in range(60):
+        world.run(f"j{n:03d}")
+    world.settle()
+    world.change(*(job(f"j{n:03d}", 2, world.now) for n in range(30)))  # the old revisions are kept
+    world.settle()
+    assert len(world.shard.kept) == 30
+    commits = world.shard.snapshot(5_000)
+    assert len(commits) > 10
+    assert max(len(commit_out(each)) for each in commits) <= MIB
+    again = folded(0, commits)
+    assert again.definitions == world.shard.definitions
+    assert again.kept == world.shard.kept
+    assert list(again.open) == list(world.shard.open)
+    assert (again.seq, again.watermark, again.commands) == (
+        world.shard.seq,
+        world.shard.watermark,
+        world.shard.commands,
+    )
+
+
 def test_the_bounds_hold_together() -> None:
     assert 2 * bounds.STEP_BYTES <= settings.COMMIT_BYTES
 
@@ -249,7 +275,9 @@ def drafts(draw: st.DrawFn) -> Draft:
     draft.kept = draw(st.lists(definitions, max_size=2))
     for definition in draw(st.lists(definitions, max_size=3)):
         draft.owed[definition.job] = (Owed(definition, 2**41, 2**41, (2**41,) * 9),)
-    draft.ranges = [Range(each, 2**31 - 1, 2**41, 2**41, 2**31 - 1, "r" * 60) for each in draw(st.lists(names, max_size=3))]
+    draft.ranges = [
+        Range(each, 2**31 - 1, 2**41, 2**41, 2**31 - 1, "r" * 60) for each in draw(st.lists(names, max_size=3))
+    ]
     draft.answers = [(b"i" * 16, each) for each in draw(st.lists(names, max_size=3))]
     draft.held_commands = tuple(
         Run(b"i" * 16, each, 2**41, 2**41, 2**31 - 1, b"a" * 99) for each in draw(st.lists(names, max_size=3))
