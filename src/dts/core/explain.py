@@ -182,7 +182,7 @@ class _Answer:
         if found.attempt == 1 and found.queued and waited > PLACED_LATE_MS:
             jitter = definition.policies.jitter if definition is not None else 0
             spread = f" (jitter spreads starts over {format_duration(jitter)})" if jitter else ""
-            self._step("placement", INFO, f"it waited {format_duration(waited)} for a place{spread}")
+            self._step("placement", INFO, f"it waited {_span(waited)} for a place{spread}")
 
     def _waits(self, found: Execution, definition: Definition | None) -> Explained:
         facts, outlook = self.facts, self.facts.outlook
@@ -210,11 +210,8 @@ class _Answer:
         if outlook.obstacles and outlook.open:
             self._step("placement", INFO, "the others: " + ", ".join(map(str, outlook.obstacles)))
         if outlook.ahead and waits:
-            self._step(
-                "placement",
-                INFO,
-                f"{outlook.ahead} waiting execution{_s(outlook.ahead)} come{_s(outlook.ahead - 1 and 2)} first",
-            )
+            come = "execution comes" if outlook.ahead == 1 else "executions come"
+            self._step("placement", INFO, f"{outlook.ahead} waiting {come} first")
         if outlook.kept:
             self._step("placement", INFO, f"it has waited long: room is kept free for it at worker {outlook.kept}")
 
