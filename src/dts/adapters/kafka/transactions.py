@@ -12,6 +12,7 @@ Methods block; one thread at a time.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -23,6 +24,8 @@ from dts.adapters.kafka.logs import client_logger
 from dts.adapters.kafka.settings import KafkaSettings
 from dts.errors import Bug, OwnershipLost, Unavailable
 from dts.model import Outcome, ShardId
+
+logger = logging.getLogger("dts.kafka")
 
 
 class _State(Enum):
@@ -153,8 +156,11 @@ class Transactions:
             except OwnershipLost:
                 pass
         self._state = _State.LOST
-        self.producer.purge()
-        self.producer.flush(0)
+        try:
+            self.producer.purge()
+            self.producer.flush(0)
+        except KafkaException as error:  # it failed for good: it has nothing any more
+            logger.debug("shard %d: closed with %s", self._shard, error.args[0].str())
 
     def _produce(self, log: Sequence[bytes], events: Sequence[bytes]) -> None:
         reports = self.reports
