@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from dts.adapters.cassandra.history_rows import (
@@ -24,6 +24,12 @@ from dts.model import Close, Commit, Instant, Range, ShardId, Term
 
 EXECUTION_DAYS, RANGE_DAYS = 0, 1  # kinds of history_days
 BATCH_ROWS = 40  # rows of one partition that go together
+PACKED_PARTITIONS = (
+    10  # short partitions that go together, as many as a server takes without a warning: a third of its work
+)
+PACKED_BYTES = 4_000  # of these; likewise
+ROW_BYTES = 150  # of a row without its texts
+TOGETHER = 48  # batches under way at once: more would only wait, and time out, at the server
 KNOWN = 200_000  # index rows (buckets, days, jobs) that this process has written already
 
 _MARKS = ", ".join("?" * COLUMNS)
@@ -81,8 +87,8 @@ class HistoryWriter:
             for job in {term.job for term in commit.opened} | {range_.job for range_ in commit.ranges}:
                 index[_JOB, (slot(job), job)] = 0
         await self._add_index(index)
-        batches = [part for rows in groups.values() for part in _cut(rows)]
-        await in_flight(batches, self._write)
+        batches = list(_packed(groups.values()))
+        await in_flight(batches, self._write, TOGETHER)
         rows = sum(map(len, batches)) + await terms.write()
         await self._advance(commits)
         return rows
@@ -131,7 +137,7 @@ class HistoryWriter:
         for (cql, key), ttl in new:
             row: Write = (cql, [*key] if cql == _JOB else [*key, ttl])
             groups.setdefault((cql, key[0]) if cql == _JOB else (cql, *key), []).append(row)
-        await in_flight([part for rows in groups.values() for part in _cut(rows)], self._write)
+        await in_flight(_packed(groups.values()), self._write, TOGETHER)
         if len(self._known) + len(new) > KNOWN:
             self._known.clear()
         self._known.update((name, None) for name, _ in new)
@@ -201,9 +207,27 @@ def _need(index: dict[Index, int], name: Index, ttl: int) -> None:
     index[name] = max(index.get(name, 0), ttl + margin) if ttl else 0
 
 
-def _cut(rows: Sequence[Write]) -> Iterable[Sequence[Write]]:
-    for start in range(0, len(rows), BATCH_ROWS):
-        yield rows[start : start + BATCH_ROWS]
+def _packed(groups: Iterable[Sequence[Write]]) -> Iterator[Sequence[Write]]:
+    """Rows of one partition each in batches; those of short partitions together."""
+    pack: list[Write] = []
+    partitions = size = 0
+    for rows in groups:
+        if len(rows) >= PACKED_PARTITIONS:
+            for start in range(0, len(rows), BATCH_ROWS):
+                yield rows[start : start + BATCH_ROWS]
+            continue
+        bytes_ = sum(_size(row) for row in rows)
+        if pack and (partitions == PACKED_PARTITIONS or size + bytes_ > PACKED_BYTES):
+            yield pack
+            pack, partitions, size = [], 0, 0
+        pack += rows
+        partitions, size = partitions + 1, size + bytes_
+    if pack:
+        yield pack
+
+
+def _size(row: Write) -> int:
+    return ROW_BYTES + sum(len(value) for value in row[1] if isinstance(value, str))
 
 
 async def _send(session: Session, statements: Sequence[Any]) -> None:
