@@ -66,10 +66,24 @@ class Outputs:
 
 
 class Scheduler:
-    """ports.WorkerInbox: shard 0, one epoch. Ends are acknowledged unless `acking` is off."""
+    """ports.WorkerInbox: shard 0 (or what `owned` says), one epoch. Ends are acknowledged unless `acking` is off. One of several
+    instances: `address` is what it is called, `peers` who is there; `outputs_at` is where output goes."""
 
-    def __init__(self, path: str, epoch: int = 1, lease_ms: int = 60_000, database: str = "db") -> None:
+    def __init__(
+        self,
+        path: str,
+        epoch: int = 1,
+        lease_ms: int = 60_000,
+        database: str = "db",
+        *,
+        address: str = "",
+        peers: Callable[[], Sequence[str]] | None = None,
+        outputs_at: Callable[[], Sequence[str]] | None = None,
+    ) -> None:
         self.hub = WorkerHub()
+        self.owned = {0: epoch}
+        self.reports: dict[int, Report] = {}  # the last full one of each shard
+        self.gone: list[WorkerRef] = []
         self.outputs = Outputs()
         self.epoch = epoch
         self.acking = True
@@ -80,7 +94,7 @@ class Scheduler:
         self.beats = 0
         self.left: list[WorkerRef] = []
         self.cordoned: dict[WorkerRef, bool] = {}
-        self.credits: list[tuple[int, tuple[int, ...]]] = []
+        self.credits: list[tuple[int, tuple[int, ...], int]] = []
         self.ends: dict[Held, tuple[Status, End]] = {}
         self.times = 0  # ends that came, repeated ones too
         self.running: dict[Held, int] = {}
@@ -88,7 +102,14 @@ class Scheduler:
         self._changed = asyncio.Event()
         self._server = grpc.aio.server()
         servicer = WorkerServicer(
-            Reception(self.hub, self, self.outputs), token=TOKEN, database=database, instance="test", lease_ms=lease_ms
+            Reception(self.hub, self, self.outputs),
+            token=TOKEN,
+            database=database,
+            instance=address or "test",
+            lease_ms=lease_ms,
+            address=address,
+            schedulers=peers,
+            outputs=outputs_at,
         )
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(servicer, self._server)
         self._server.add_insecure_port(path)
@@ -105,10 +126,12 @@ class Scheduler:
 
     def attached(self, worker: WorkerInfo) -> dict[int, int]:
         self.workers[worker.ref] = worker
-        return {0: self.epoch}
+        self._changed.set()
+        return dict(self.owned)
 
     def detached(self, worker: WorkerRef) -> None:
         self.workers.pop(worker, None)
+        self.gone.append(worker)
         self._changed.set()
 
     def leaving(self, worker: WorkerRef) -> None:
@@ -119,17 +142,18 @@ class Scheduler:
         self._changed.set()
 
     def credit(self, worker: WorkerRef, number: int, share: tuple[int, ...], returns: int) -> None:
-        self.credits.append((number, share))
+        self.credits.append((number, share, returns))
         self._changed.set()
 
     async def report(self, shard: int, report: Report) -> None:
         if report.full:
             self.full.append(report)
+            self.reports[shard] = report
             self.numbers[report.worker] = report.number
         if report.beat:
             self.beats += 1
             if self.echoing:
-                self.hub.send(0, self.epoch, Effects(beats={report.worker: report.beat}))
+                self.hub.send(shard, report.epoch, Effects(beats={report.worker: report.beat}))
         acks = []
         for block in report.ended:
             self.times += len(block.keys)
@@ -137,7 +161,7 @@ class Scheduler:
                 self.ends[Held(key, block.attempt)] = (block.status, end)
                 acks.append(Held(key, block.attempt))
         if acks and self.acking:
-            self.hub.send(0, self.epoch, Effects(acks={report.worker: acks}))
+            self.hub.send(shard, report.epoch, Effects(acks={report.worker: acks}))
         self._changed.set()
 
     def started(self, shard: int, worker: WorkerRef, held: Sequence[Held], at: Sequence[int]) -> None:
@@ -160,8 +184,10 @@ class Scheduler:
         demand: Demand | None = None,
         report: tuple[int, int] | None = None,
         at: int = AT,
+        shard: int = 0,
     ) -> list[Held]:
         """Leases these to the worker."""
+        last = self.reports.get(shard)
         self.fencing += 1
         keys = [Key(job, at) for job in jobs]
         block = Block(
@@ -171,11 +197,11 @@ class Scheduler:
             Status.PLACED,
             attempt,
             worker=self.worker,
-            report=report or (self.epoch, self.numbers[self.worker]),
+            report=report or ((last.epoch, last.number) if last else (self.epoch, self.numbers[self.worker])),
             fencing=self.fencing,
         )
         bodies = [body] * len(keys) if isinstance(body, bytes) else body
-        self.hub.send(0, self.epoch, Effects(leases={self.worker: [Lease(block, bodies)]}))
+        self.hub.send(shard, self.owned.get(shard, 0), Effects(leases={self.worker: [Lease(block, bodies)]}))
         return [Held(key, attempt) for key in keys]
 
     def cancel(self, *held: Held, reason: str = "asked") -> None:
