@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from dts.gen.job.v1 import job_pb2
+from dts.gen.worker.v1 import worker_pb2
 from dts.model import Demand, End, Status
 from dts.worker import cgroups, processes
 from tests.acceptance.workerside import alive, poll, python, shell, working
@@ -156,6 +158,32 @@ async def test_what_a_call_of_the_pool_left_running_is_ended_with_the_call(tmp_p
         assert (await scheduler.ended(*again))[0][1].result == end.result  # its process of the pool lives on
 
 
+async def test_helpers_of_multiprocessing_are_started_anew_by_each_call(tmp_path: Path) -> None:
+    async with working(tmp_path, children=1) as (scheduler, worker):
+        ends = []
+        for each in range(3):
+            (held,) = scheduler.lease([f"j{each}"], python(f"{TASKS}:lock_and_return", grace_ms=60_000))
+            ends += await scheduler.ended(held)  # long before the grace time: nothing is to be gained by waiting
+            (own,) = (pid for pid in processes.descendants(worker) if pid == int(ends[-1][1].result))
+            assert processes.children(own) == []
+        assert {(status, end.error) for status, end in ends} == {(Status.COMPLETED, "")}
+        assert len({end.result for _, end in ends}) == 1
+
+
+async def test_what_runs_in_the_worker_itself_is_not_held_and_says_so(tmp_path: Path) -> None:
+    async with working(tmp_path, capacity=ROOM) as (scheduler, _):
+        demand = Demand(cpu=1, memory=1, storage=1)
+        http = job_pb2.Task(http=job_pb2.HttpTask(url="http://127.0.0.1:1/"))
+        held = scheduler.lease(["http"], worker_pb2.Body(task=http).SerializeToString(), demand=demand)
+        held += scheduler.lease(["none"], b"", demand=demand)
+        held += scheduler.lease(["slots"], shell("true"))
+        assert [end.enforced for _, end in await scheduler.ended(*held)] == [
+            "cpu=none,memory=none,storage=none",
+            "cpu=none,memory=none,storage=none",
+            "",
+        ]
+
+
 async def test_a_scratch_folder_lasts_as_long_as_its_attempt(tmp_path: Path) -> None:
     async with working(tmp_path, capacity=ROOM, scratch=str(tmp_path)) as (scheduler, _):
         say = "stat -c %a $DTS_SCRATCH; echo $DTS_SCRATCH; test $TMPDIR = $DTS_SCRATCH; mkdir -m 0 $DTS_SCRATCH/no; touch $DTS_SCRATCH/f"
@@ -186,35 +214,39 @@ async def test_a_scratch_folder_may_not_outgrow_the_storage_request(tmp_path: Pa
         assert (good, other.kind, other.enforced) == (Status.COMPLETED, "", "storage=sampled")
 
 
-@pytest.mark.parametrize("guard_too", [False, True])
-async def test_nothing_is_left_of_a_killed_worker(tmp_path: Path, guard_too: bool) -> None:
+@WAYS
+@pytest.mark.parametrize("killed", ["worker", "guard", "both"])
+async def test_nothing_is_left_when_worker_or_guard_or_both_are_killed(
+    tmp_path: Path, killed: str, cgroup: str
+) -> None:
     top = tmp_path / f"dts-scratch-{os.getuid()}"
-    async with working(tmp_path, capacity=ROOM, scratch=str(tmp_path)) as (scheduler, worker):
-        demand = Demand(cpu=100, memory=256)
-        scheduler.lease(
-            ["a"], shell(f"touch $DTS_SCRATCH/f; {HIDDEN.format(tmp_path / 'pids')} wait; sleep 300"), demand=demand
-        )
-        await poll(lambda: (tmp_path / "pids").exists() and (tmp_path / "pids").read_text())
+    files = [tmp_path / "pids", tmp_path / "plain"]
+    async with working(tmp_path, capacity=ROOM, scratch=str(tmp_path), cgroup=cgroup) as (scheduler, worker):
+        command = "touch $DTS_SCRATCH/f; {0} setsid sleep 300 & sleep 300"
+        # When nobody who knew them lives, only a cgroup still knows those that hide.
+        hide = HIDDEN if killed != "both" or (cgroup == "auto" and cgroups.own()) else "echo >> {0};"
+        scheduler.lease(["a"], shell(command.format(hide.format(files[0]))), demand=Demand(cpu=100, memory=256))
+        scheduler.lease(["b"], shell(f"sleep 300 & echo $! > {files[1]}; wait"))
+        scheduler.lease(["c"], python(f"{TASKS}:with_a_child", str(tmp_path / "c")))
+        await poll(lambda: all(each.exists() and each.read_text() for each in (*files, tmp_path / "c")))
         below = processes.descendants(worker)
         (guard,) = processes.children(worker)
-        group = list(cgroup_of(guard))
+        group = cgroup_of(guard)
         (home,) = top.iterdir()
-        if guard_too:
+        if killed == "both":
             os.kill(guard, signal.SIGSTOP)  # it must not act between the two signals
-        os.kill(worker, signal.SIGKILL)
-        if guard_too:
+        if killed != "guard":
+            os.kill(worker, signal.SIGKILL)
+        if killed != "worker":
             os.kill(guard, signal.SIGKILL)
-        else:
+        if killed != "both":
             await poll(lambda: not home.exists() and not [each for each in group if each.exists()])
             await poll(lambda: not [pid for pid in below if alive(pid)])
-    if guard_too:  # the next worker sweeps
+    if killed == "both":  # the next worker sweeps
         again = tmp_path / "again"
         again.mkdir()
-        async with working(again, capacity=ROOM, scratch=str(tmp_path)) as (scheduler, _):
+        async with working(again, capacity=ROOM, scratch=str(tmp_path), cgroup=cgroup):
             await poll(lambda: not home.exists() and not [each for each in group if each.exists()])
-            for pid in below:  # without a cgroup nobody is left who knows them
-                if alive(pid) and not group:
-                    os.kill(pid, signal.SIGKILL)
             await poll(lambda: not [pid for pid in below if alive(pid)])
 
 

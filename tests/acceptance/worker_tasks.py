@@ -167,3 +167,11 @@ def scratch() -> None:
     folder = Path(os.environ["DTS_SCRATCH"])
     folder.joinpath("f").write_text("x")
     assert os.environ["TMPDIR"] == str(folder)
+
+
+def lock_and_return() -> int:
+    """Uses a lock between processes: Python starts a helper for it, which ignores TERM and means to stay."""
+    import multiprocessing
+
+    with multiprocessing.get_context("spawn").Lock():
+        return os.getpid()

@@ -76,6 +76,7 @@ class Guard:
         self._out.append(["home", *homes, sorted(self._held)])
         if self._scratch is not None:
             for left in self._scratch.leftovers():
+                scratch.end_users(left)  # worker and guard were both killed: nobody else knows them
                 self._remove(left)
 
     # ---- the loop ------------------------------------------------------------------------------------------------
@@ -177,7 +178,7 @@ class Guard:
         if limits != Limits() and self._cgroups is not None:
             cgroup = self._cgroups.make(str(id), limits.cpu, limits.memory)
         where = {"DTS_SCRATCH": str(folder), "TMPDIR": str(folder)} if folder is not None else {}
-        full = {**os.environ, **where, **env}
+        full = {**self._environ(), **where, **env}
         places = [self._null, fds[0], fds[0], *fds[1:]]
         ticks = processes.now_ticks() - 1
         try:
@@ -195,6 +196,9 @@ class Guard:
         self._out.append(["began", id, pid, tree.started, enforced])
         return tree
 
+    def _environ(self) -> dict[str, str]:
+        return {**os.environ, scratch.GUARD: str(self._scratch.home)} if self._scratch is not None else dict(os.environ)
+
     def _zygote(self, argv: list[str]) -> None:
         channel = self._fds.pop(0)
         os.set_inheritable(channel, True)
@@ -202,7 +206,7 @@ class Guard:
             pid = os.posix_spawn(
                 argv[0],
                 [*argv, str(channel)],
-                os.environ,
+                self._environ(),
                 file_actions=[(os.POSIX_SPAWN_DUP2, self._null, 0)],
                 setsid=True,
                 setsigdef=spawning.DEFAULTS,

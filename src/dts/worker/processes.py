@@ -114,6 +114,20 @@ def marked(pid: int, mark: bytes) -> bool:
     return all(b"\0" + part + b"\0" in environ for part in mark.split(b"\0"))
 
 
+def naming(variable: bytes) -> list[int]:
+    """All processes of this machine with this variable in the environment that they were started with."""
+    found = []
+    for entry in PROC.iterdir():
+        if entry.name.isdigit() and int(entry.name) not in (os.getpid(), os.getppid()):
+            try:
+                environ = b"\0" + (entry / "environ").read_bytes()
+            except OSError:
+                continue  # gone, or another user's
+            if b"\0" + variable + b"\0" in environ:
+                found.append(int(entry.name))
+    return found
+
+
 def orphans(group: int, mark: bytes, known: Collection[int]) -> list[int]:
     """Processes that came to us, the subreaper, from a tree with this process group or mark."""
     strangers = [pid for pid in children(os.getpid()) if pid not in known]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import stat
 import tempfile
 import time
@@ -17,9 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from secrets import token_hex
 
-from dts.worker import holds
+from dts.worker import holds, processes
 
 SLICE = 1_000  # entries of a folder looked at before others have a turn
+GUARD = "_DTS_GUARD"  # the variable that tells all processes of a guard by its home
+END_S = 2.0  # how long what was killed may take to be gone
 SPARES = 64  # empty folders kept for the next attempts
 SPARE_S = 1.0  # ... for so long
 BLOCK = 512  # bytes: the unit of st_blocks
@@ -104,6 +107,16 @@ def remove(path: Path) -> None:
                 with contextlib.suppress(OSError):
                     each.chmod(0o700)
     shutil.rmtree(path, ignore_errors=True)
+
+
+def end_users(home: Path) -> None:
+    """KILL for what a dead guard's tasks left running: all that has its home in the environment."""
+    until = time.monotonic() + END_S
+    while time.monotonic() < until and (pids := processes.naming(f"{GUARD}={home}".encode())):
+        for pid in pids:
+            for each in (pid, *processes.descendants(pid)):
+                processes.signal_one(each, signal.SIGKILL)
+        time.sleep(processes.LOOK_S)
 
 
 def measure(path: Path) -> Iterator[int]:

@@ -6,7 +6,7 @@ from dts.bounds import LEASE_MESSAGE_KEYS
 from dts.model import End, Status
 from dts.worker import clock
 from dts.worker.attempts import Attempt
-from dts.worker.runners import Host
+from dts.worker.runners import Host, not_held
 
 
 class NoneRunner:
@@ -21,7 +21,9 @@ class NoneRunner:
 
     def start(self, attempts: list[Attempt]) -> None:
         now = clock.wall_ms()
-        end = End(started=now, ended=now)
+        end = End(
+            started=now, ended=now, enforced=not_held(attempts[0].demand) if attempts else ""
+        )  # a group has one demand
         self._host.ended([(attempt, Status.COMPLETED, end) for attempt in attempts])
 
     def stop(self, attempt: Attempt, within_ms: int | None) -> None:
