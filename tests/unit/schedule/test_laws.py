@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from itertools import pairwise
 
 import pytest
 from hypothesis import assume, given, settings
@@ -74,6 +75,8 @@ def check_laws(spec: ScheduleSpec, instant: int, other: int) -> None:
         while len(back) < len(walked) and step is not None and (step := schedule.previous_before(step)) is not None:
             back.append(step)
         assert back == walked[::-1], "previous mirrors next"
+        for earlier, later in pairwise(walked):
+            assert schedule.previous_before((earlier + later + 1) // 2) == earlier, "from in between, too"
         before = schedule.previous_before(walked[0])
         assert before is None or before <= instant
     assert schedule.between(instant, instant, 5) == []
@@ -92,6 +95,19 @@ def test_laws(spec: ScheduleSpec, instant: int, other: int) -> None:
 @given(spec=specs(), instant=INSTANTS, other=INSTANTS)
 def test_laws_long(spec: ScheduleSpec, instant: int, other: int) -> None:
     check_laws(spec, instant, other)
+
+
+@pytest.mark.parametrize("change", ["2027-03-28T01:00:00Z", "2027-10-31T01:00:00Z"])
+@pytest.mark.parametrize("fold", ["first", "second", "both"])
+@pytest.mark.parametrize(
+    "text", ["30 2 * * *", "0 2 * * *", "0 3 * * *", "15,45 2 * * *", "*/20 * * * *", "59 1,2,3 * * *"]
+)
+def test_backwards_from_each_minute_around_a_change_of_the_clock(text: str, fold: str, change: str) -> None:
+    schedule = compiled(ScheduleSpec(text, "Europe/Vienna", fold=fold))
+    at = parse_instant(change)
+    known = schedule.between(at - 2 * DAY, at + DAY, 1_000)
+    for instant in range(at - DAY // 6, at + DAY // 6, 60_000):
+        assert schedule.previous_before(instant) == max(each for each in known if each < instant)
 
 
 @settings(max_examples=40, **SLOW)
