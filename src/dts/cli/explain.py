@@ -36,7 +36,8 @@ def explain(id_: str, at: str | None, output: str | None) -> int:
     if at is not None and is_wall_time(at):
         request.local = at.strip()
     elif at is not None:
-        moment_of = timestamp(options.instant(at))
+        given = options.instant(at)
+        moment_of = timestamp(given if "." in at else given // 1_000 * 1_000)  # "2h ago" means no milliseconds
         assert moment_of is not None, "an instant was given"
         request.at.CopyFrom(moment_of)
     with client() as dts:
