@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dts.core.fleet import amounts
 from dts.core.shard import Shard
 from dts.model import (
+    CatchUp,
     Commit,
     Delivery,
     Demand,
@@ -21,6 +22,7 @@ from dts.model import (
     Key,
     Outcome,
     Report,
+    Resume,
     Retry,
     Run,
     Status,
@@ -28,7 +30,7 @@ from dts.model import (
     new_key,
 )
 from dts.services.workers import Acks, Cancels, Down, Echo, Leased
-from tests.simulation import workers
+from tests.simulation import backfills, workers
 from tests.simulation.audited import audited
 from tests.simulation.book import Book, Violation
 from tests.simulation.rules import Broken, Rules
@@ -104,6 +106,7 @@ class Checkers:
         if commit.seq != self.mirror.seq + 1:
             raise Violation(f"2: commit {commit.seq} follows {self.mirror.seq}")
         self.commits += 1
+        self._resumes(commit)
         self._notice(commit)
         self.book.committed(commit)
         self._obeyed(lambda: self.rules.committed(commit))
@@ -126,6 +129,11 @@ class Checkers:
             look()
         except Broken as broken:
             raise Violation(str(broken)) from broken
+
+    def _resumes(self, commit: Commit) -> None:
+        for command in self.site.service.commands:
+            if isinstance(command, Resume) and command.id in commit.commands and command.catch_up is not CatchUp.SKIP:
+                self.book.resumed.add(command.job)
 
     def _notice(self, commit: Commit) -> None:
         seen = self.seen
@@ -333,6 +341,8 @@ class Checkers:
         if self.live:
             raise Violation(f"5: {next(iter(self.live))} still runs")
         self.book.finished(self.mirror)
+        backfills.check(self.mirror, self.book)
+        backfills.finished(self.mirror)
         self._acknowledged()
         for owner in site.owners:
             if owner.alive and owner.desk is not None:
@@ -343,7 +353,7 @@ class Checkers:
         service = self.site.service
         latest = {each.job: each for each in service.acknowledged}
         for job, definition in latest.items():
-            found = self.mirror.definitions.get(job)
+            found = self.mirror.guises.get(job) or self.mirror.definitions.get(job)
             stored = service.jobs.get(job, [])
             if definition not in stored:
                 raise Violation(f"8: revision {definition.revision} of {job} was acknowledged and is not stored")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dts.model import (
     Cancel,
+    CatchUp,
     Command,
     Definition,
     Delivery,
@@ -15,9 +16,13 @@ from dts.model import (
     Misfire,
     Overlap,
     Policies,
+    Resume,
     Retry,
     Run,
     ScheduleSpec,
+    StartBackfill,
+    StopBackfill,
+    nonce_of,
 )
 from tests.simulation.world import T0
 
@@ -62,6 +67,9 @@ RULED = [
     Policies(start_within=2_000, max_retries=2, retry_only=("75", "timeout")),
     Policies(max_retries=3, retry_initial=2_000, retry_factor=1.0, retry_jitter=0.0, retry_never=("70-79",)),
     Policies(delivery=Delivery.AT_MOST_ONCE, overlap=Overlap.BUFFER_ONE, start_within=30_000),
+    Policies(pause_after=1),
+    Policies(pause_after=2, misfire=Misfire.RUN_ALL, misfire_limit=20),
+    Policies(pause_after=3, max_retries=1, overlap=Overlap.SKIP),
 ]
 DEMANDS = [
     Demand(),
@@ -83,6 +91,7 @@ class People:
         self._jobs = JOBS[: rng.randint(1, len(JOBS))]
         self._skew = rng.choice([0, 0, rng.randint(-2_000, 2_000)])
         self._ids = 0
+        self._backfills: dict[str, str] = {}  # the last one of each job
         self._ruled = rng.choice([0.0, 0.3, 1.0])  # how many of the revisions have policies of turns and waits
         self._groups = {job: rng.choice(["", "g1", "g1", "g2"]) for job in self._jobs} if rng.random() < 0.3 else {}
 
@@ -118,7 +127,8 @@ class People:
             return
         state = rng.choice([JobState.PAUSED, JobState.ACTIVE, JobState.ACTIVE, JobState.CANCELLED, JobState.DELETED])
         until = self._until(state)
-        self._publish(last._replace(state=state, until=until))
+        catch_up = rng.choice([CatchUp.SKIP, CatchUp.NEWEST, CatchUp.ALL])
+        self._publish(last._replace(state=state, until=until, catch_up=catch_up))
 
     def _wall(self) -> int:
         """What the job service's clock shows, after T0: it is not the owner's."""
@@ -139,7 +149,7 @@ class People:
             self._site.world.after(self._rng.randrange(2 * MINUTE), self._site.service.sweep)
 
     def command(self) -> None:
-        """Run now, cancel or retry."""
+        """Run now, cancel or retry; now and then a backfill, or the end of one."""
         rng = self._rng
         jobs = [job for job in self._jobs if self._site.service.exists(job)]
         if not jobs:
@@ -148,9 +158,16 @@ class People:
         id_, now = self._ids.to_bytes(4, "big") + bytes(12), T0 + self._wall()
         expires = now + COMMAND_EXPIRY_MS
         keys = sorted(key for key in self._site.checkers.book.status if self._site.service.exists(key.job))[-40:]
-        kind = rng.choice(["run", "cancel", "retry"])
+        kind = rng.choice(["run", "run", "cancel", "cancel", "retry", "retry", "backfill", "resume"])
         command: Command
-        if kind == "run" or not keys:
+        suspended = sorted(job for job in jobs if job in self._site.checkers.mirror.guises)
+        if kind == "resume" or (suspended and rng.random() < 0.5):
+            job = rng.choice(suspended or jobs)
+            how = rng.choice([CatchUp.SKIP, CatchUp.NEWEST, CatchUp.ALL])
+            command = Resume(id_, job, now, expires, self._needs(job), how, self._groups.get(job, ""))
+        elif kind == "backfill":
+            command = self._backfill(rng.choice(jobs), id_, now)
+        elif kind == "run" or not keys:
             job = rng.choice(jobs)
             command = Run(
                 id_, job, now, expires, self._needs(job), rng.choice([b"", b"", b"changed"]), self._groups.get(job, "")
@@ -161,6 +178,16 @@ class People:
             key = rng.choice(keys)
             command = Retry(id_, key, now, expires, self._needs(key.job))
         self._site.service.command(command)
+
+    def _backfill(self, job: str, id: bytes, now: Instant) -> Command:
+        """Of a stretch of the past; or a running one's end."""
+        rng, expires, group = self._rng, now + COMMAND_EXPIRY_MS, self._groups.get(job, "")
+        if job in self._backfills and rng.random() < 0.5:
+            return StopBackfill(id, job, now, expires, self._backfills.pop(job), "not needed", group)
+        self._backfills[job] = nonce_of(id)
+        after = now - rng.randrange(1, 20 * MINUTE)
+        until = rng.randint(after, now)
+        return StartBackfill(id, job, now, expires, self._needs(job), after, until, rng.choice([1, 3, 20]), group)
 
     def _needs(self, job: str) -> int:
         """The revision that a command waits for: sometimes one that will not come."""

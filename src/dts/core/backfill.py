@@ -4,7 +4,8 @@ Rules:
 - A backfill is folded state (`Shard.backfills`): a commit carries whole each one that its step began or brought forward. So it
   goes on where it was after a restart and a take-over, and an instant gets one execution.
 - Its instants are those of the schedule in force when it began; what runs is the job as it is when each is started.
-- `parallel` is its only bound: an overlap policy speaks of due instants, and a pause stops these alone.
+- `parallel` bounds how many are open at once; a job whose overlap policy is not allow_all runs them one after another, behind
+  each other (core/turns.py). A pause stops due instants alone.
 - The cancellation or deletion of its job ends it. One that is cancelled ends what it has open, step after step until nothing is.
 """
 

@@ -7,7 +7,6 @@ the commits, and of its own snapshot. At the end: no debt is left, and each exec
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -17,10 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from dts import bounds
 from dts.core.instance import Instance
-from dts.core.shard import Shard
 from dts.model import (
-    ENDS,
-    BackfillState,
     Block,
     Cancel,
     Change,
@@ -32,7 +28,6 @@ from dts.model import (
     End,
     Held,
     JobState,
-    Key,
     Misfire,
     Outcome,
     Policies,
@@ -46,7 +41,8 @@ from dts.model import (
     WorkerInfo,
     WorkerRef,
 )
-from tests.simulation.book import Book, instants
+from tests.simulation import backfills
+from tests.simulation.book import Book
 from tests.simulation.states import canon, difference, folded
 
 HOUR = 3_600_000
@@ -333,7 +329,7 @@ class Accounting(RuleBasedStateMachine):
         held = sum(place.size for place in self.core.desks[0].places)
         assert fleet == self.shard.counts[Status.PLACED] + held, "6: a place was released twice, or never"
         assert fleet <= 5
-        check_backfills(self.shard, self.book)
+        backfills.check(self.shard, self.book)
         # `epoch` is raised by the next commit.
         lost = difference(canon(self.shard), canon(folded(self.shard.snapshot(2))))
         assert not lost, lost
@@ -357,28 +353,13 @@ class Accounting(RuleBasedStateMachine):
         at = self.core.wake_at()
         assert at is None or at > self.now, "it would wake for nothing, again and again"
         self.book.finished(self.shard)
-        assert all(each.state is not BackfillState.RUNNING and not each.open for each in self.shard.backfills.values())
+        backfills.finished(self.shard)
         assert canon(folded(self.log)) == canon(self.shard)
 
     def _busy(self) -> bool:
         """Something that will happen by itself and is not just the next instant."""
         desk, shard = self.core.desks[0], self.shard
         return bool(desk.refused or desk.changes or shard.open or shard.held_commands or shard.owed or shard.gaps)
-
-
-def check_backfills(shard: Shard, book: Book) -> None:
-    """Each counts what it has made, and has made the first of its instants, once each."""
-    opened = Counter(key.nonce for key in shard.open if key.nonce in shard.backfills)
-    assert len(shard.backfills) <= bounds.BACKFILLS_KNOWN
-    for nonce, each in shard.backfills.items():
-        made = sorted(key.at for key in book.status if key.nonce == nonce and key.job == each.job)
-        assert each.open == opened[nonce] <= each.parallel
-        assert made == sorted(instants(each.schedules, each.after, each.until))[: each.started]
-        assert each.tally == tuple(
-            sum(book.status[Key(each.job, at, nonce)] is status for at in made) for status in ENDS
-        )
-        if each.state is BackfillState.DONE:
-            assert each.started == each.size
 
 
 @pytest.fixture(autouse=True)
