@@ -77,6 +77,16 @@ def test_finding_what_failed(server: Served) -> None:
             assert done.returncode == 0 or re.search("-f|--wait|cancel", line), line
 
 
+def test_holding_tasks_to_their_requests(server: Served) -> None:
+    needs = ("--cpu", "500", "--memory", "64", "--storage", "10")
+    server.out("job", "create", "--id", "held", "--name", "held", *needs, "--shell", "true")
+    execution = server.dts("job", "run", "held", "--wait").stdout.splitlines()[0].split()[-1]
+    create, get = blocks("docs/how-to/hold-tasks-to-their-requests.md", "sh")
+    assert shell(server, create).returncode == 0
+    shown = shell(server, get.replace("EXECUTION", execution)).stdout
+    assert re.search(r"^Held: +cpu: \w+, memory: \w+, storage: \w+$", shown, re.MULTILINE), shown
+
+
 def test_the_quickstart_shows_what_is_printed(server: Served) -> None:
     expected = [block for block in blocks("docs/quickstart.md", "text") if block.startswith("Error: ")]
     done = server.dts("next", "30 25 * * *")
