@@ -70,7 +70,8 @@ def test_finding_what_failed(server: Served) -> None:
     server.out("job", "create", "--id", "failing", "--name", "failing", "--shell", "exit 3")
     execution = server.dts("job", "run", "failing", "--wait").stdout.splitlines()[0].split()[-1]
     meant = {"JOB": "failing", "EXECUTION": execution}
-    for block in blocks("docs/how-to/find-what-failed.md", "sh"):
+    pages = ("docs/how-to/find-what-failed.md", "docs/how-to/why-did-it-not-run.md")
+    for block in (block for page in pages for block in blocks(page, "sh")):
         for line in block.splitlines():
             done = shell(server, PLACEHOLDER.sub(lambda found: meant[found[1]], line))
             assert done.returncode in (0, 1, 5), f"{line}\n{done.stdout}\n{done.stderr}"
