@@ -78,6 +78,18 @@ def test_finding_what_failed(server: Served) -> None:
             assert done.returncode == 0 or re.search("-f|--wait|cancel", line), line
 
 
+def test_doing_things_by_hand(server: Served) -> None:
+    server.out("job", "create", "--id", "report", "--name", "report", "--cron", "0 9 * * *", "--shell", "echo $DAY")
+    backfill = (
+        server.out("backfill", "report", "--from", "2026-02-01", "--to", "2026-02-03").splitlines()[0].split()[-1]
+    )
+    for block in blocks("docs/how-to/run-by-hand.md", "sh"):
+        for line in block.splitlines():
+            done = shell(server, line.replace("BACKFILL", backfill))
+            over = "backfill cancel" in line and "is DONE" in done.stderr
+            assert done.returncode == 0 or over, f"{line}\n{done.stdout}\n{done.stderr}"
+
+
 def test_holding_tasks_to_their_requests(server: Served) -> None:
     needs = ("--cpu", "500", "--memory", "64", "--storage", "10")
     server.out("job", "create", "--id", "held", "--name", "held", *needs, "--shell", "true")
