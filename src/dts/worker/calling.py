@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import importlib
 import inspect
@@ -10,12 +9,15 @@ import traceback
 from collections.abc import Callable
 from functools import lru_cache
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dts.bounds import ERROR_BYTES, RESULT_BYTES
 from dts.worker.frames import decode
 from dts.worker.shared import COMPLETED, FAILED, STOPPED
 from dts.worker.texts import cut
+
+if TYPE_CHECKING:
+    import asyncio
 
 Function = Callable[..., Any]
 
@@ -78,6 +80,9 @@ class Caller:
         return COMPLETED, "", result
 
     def _run_async(self, value: Any) -> Any:
+        # The zygote has it; to a process of one call that does without, it would cost a third of its start.
+        import asyncio  # noqa: PLC0415
+
         if self._runner is None:
             self._runner = asyncio.Runner()
         context = contextvars.copy_context()
