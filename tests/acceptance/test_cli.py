@@ -172,6 +172,26 @@ def test_many_at_once(server: Served) -> None:
     assert "line 2" in broken.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "good", "bad"),
+    [
+        ("create-many", {"name": "fine"}, {"name": "bad", "cronExpression": "61 * * * *"}),
+        ("update-many", {"id": "fine", "priority": 1}, {"id": "no id"}),
+    ],
+)
+@pytest.mark.parametrize("before", [0, 3])
+def test_what_the_server_refuses_is_named_by_its_line(
+    server: Served, tmp_path: Path, command: str, good: dict[str, object], bad: dict[str, object], before: int
+) -> None:
+    file = tmp_path / "jobs.jsonl"
+    lines = [json.dumps({**good, "id": f"fine-{n}"}) for n in range(before)]
+    file.write_text("\n".join([*lines, "", json.dumps(bad)]) + "\n")
+    done = server.dts("job", command, str(file))
+    assert done.returncode == 2
+    assert f"{file}, line {before + 2}: " in done.stderr, done.stderr
+    assert "jobs[" not in done.stderr
+
+
 def test_the_scheduler_service(server: Served) -> None:
     scheduled = server.out(
         "scheduler", "schedule", "--id", "by-scheduler", "--name", "s", "--shell", "true", "--cpu", "1"

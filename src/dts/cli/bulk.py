@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterator
-from typing import TextIO, TypeVar
+from contextlib import contextmanager
+from typing import Generic, TextIO, TypeVar
 
 import click
 from google.protobuf.descriptor import Descriptor
@@ -15,7 +17,10 @@ from dts.bounds import REQUEST_BYTES
 from dts.cli import exits
 from dts.cli.options import output_option
 from dts.cli.session import client, print_message
+from dts.client import ApiError
 from dts.gen.job.v1 import job_pb2 as job
+
+_ITEM = re.compile(r"jobs\[(\d+)\](?:\.|: )")
 
 Request = TypeVar("Request", job.CreateJobRequest, job.UpdateJobRequest)
 
@@ -29,8 +34,9 @@ def create_many(file: TextIO, output: str | None) -> int:
     A line is a JSON object with the fields of CreateJobRequest, such as
     {"name": "a", "cronExpression": "@every 1h", "task": {"shell": {"command": "echo a"}}}
     """
-    with client() as dts:
-        ids = dts.batch_create_jobs(_requests(file, job.CreateJobRequest))
+    requests = Lines(file, job.CreateJobRequest)
+    with client() as dts, requests.named():
+        ids = dts.batch_create_jobs(requests)
     if not print_message(job.BatchCreateJobsResponse(job_ids=ids, existing=ids.existing), output):
         for each in ids:
             click.echo(each)
@@ -48,28 +54,51 @@ def update_many(file: TextIO, output: str | None) -> int:
     A line is a JSON object with the fields of UpdateJobRequest, such as
     {"id": "...", "priority": 5}
     """
-    with client() as dts:
-        revisions = dts.batch_update_jobs(_requests(file, job.UpdateJobRequest))
+    requests = Lines(file, job.UpdateJobRequest)
+    with client() as dts, requests.named():
+        revisions = dts.batch_update_jobs(requests)
     if not print_message(job.BatchUpdateJobsResponse(revisions=revisions), output):
         click.echo(f"Jobs updated: {len(revisions)}")
     return exits.OK
 
 
-def _requests(lines: TextIO, kind: type[Request]) -> Iterator[Request]:
-    """A request for each line that is not empty. Raises click.UsageError that names the line."""
-    name, number = lines.name, 0
-    while line := _line(name, lines, number + 1):
-        number += 1
-        if not line.strip():
-            continue
+class Lines(Generic[Request]):
+    """A request for each line that is not empty, once. Raises click.UsageError that names the line, from 1 as editors do."""
+
+    def __init__(self, lines: TextIO, kind: type[Request]) -> None:
+        self._lines = lines
+        self._kind: type[Request] = kind
+        self._numbers: list[int] = []  # of the requests given so far
+
+    def __iter__(self) -> Iterator[Request]:
+        name, number = self._lines.name, 0
+        while line := _line(name, self._lines, number + 1):
+            number += 1
+            if not line.strip():
+                continue
+            try:
+                parsed = json.loads(line)
+                if not isinstance(parsed, dict):
+                    raise TypeError("write a JSON object")
+                _check_names(parsed, self._kind.DESCRIPTOR)
+                request = ParseDict(parsed, self._kind())
+            except (ValueError, ParseError, RecursionError, AttributeError, TypeError) as error:
+                raise click.UsageError(f"{name}, line {number}: {error}") from None
+            self._numbers.append(number)
+            yield request
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """What the server says of jobs[N] is said of its line."""
         try:
-            parsed = json.loads(line)
-            if not isinstance(parsed, dict):
-                raise TypeError("write a JSON object")
-            _check_names(parsed, kind.DESCRIPTOR)
-            yield ParseDict(parsed, kind())
-        except (ValueError, ParseError, RecursionError, AttributeError, TypeError) as error:
-            raise click.UsageError(f"{name}, line {number}: {error}") from None
+            yield
+        except ApiError as error:
+            found = _ITEM.match(error.message)
+            if error.code != "INVALID_ARGUMENT" or found is None or int(found[1]) >= len(self._numbers):
+                raise
+            line = self._numbers[int(found[1])]
+            message = f"{self._lines.name}, line {line}: {error.message[found.end() :]}"
+            raise ApiError(error.code, message, error.address) from None
 
 
 def _check_names(parsed: dict[str, object], descriptor: Descriptor) -> None:

@@ -83,9 +83,11 @@ def _draw(spec: ScheduleSpec, found: Explanation) -> None:
             ],
             cuttable=["NOTE"],
         )
-    if found.transitions and spec.zone != "UTC":
+    last = found.next[-1].instant if found.next else 0
+    shown = [change for change in found.transitions if change.instant <= last]
+    if shown and spec.zone != "UTC":
         click.echo()
-        for change in found.transitions:
+        for change in shown:
             click.echo(f"Clock: {change.before} -> {change.after}: {change.note}")
     for hint in found.hints:
         click.echo(f"Hint: {hint}")

@@ -30,7 +30,8 @@ def preview(spec: ScheduleSpec, after: int | None, count: int, output: str | Non
     rows = [[each.local, distance(instant_of(each.instant)), each.note] for each in found.occurrences]
     if rows:
         print_table(["LOCAL TIME", "FROM NOW", "NOTE"], rows, cuttable=["NOTE"])
-    for change in found.transitions:
+    last = instant_of(found.occurrences[-1].instant) if found.occurrences else 0
+    for change in (each for each in found.transitions if instant_of(each.instant) <= last):
         click.echo(f"Clock: {clean(change.note)}")
     for hint in found.hints:
         click.echo(f"Hint: {clean(hint)}")

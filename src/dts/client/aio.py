@@ -143,7 +143,10 @@ class AsyncDtsClient:
         found = base.Created()
         for portion in base.bulks(requests):
             request = job.BatchCreateJobsRequest(jobs=portion)
-            answer = await self._call(self._jobs.BatchCreateJobs, request, timeout, self.addresses.jobs)
+            try:
+                answer = await self._call(self._jobs.BatchCreateJobs, request, timeout, self.addresses.jobs)
+            except base.ApiError as error:
+                raise base.placed(error, len(found), len(portion)) from None
             found.extend(answer.job_ids)
             found.existing += answer.existing
         return found
@@ -155,7 +158,10 @@ class AsyncDtsClient:
         found: list[int] = []
         for portion in base.portions(requests):
             request = job.BatchUpdateJobsRequest(jobs=portion)
-            answer = await self._call(self._jobs.BatchUpdateJobs, request, timeout, self.addresses.jobs)
+            try:
+                answer = await self._call(self._jobs.BatchUpdateJobs, request, timeout, self.addresses.jobs)
+            except base.ApiError as error:
+                raise base.placed(error, len(found), len(portion)) from None
             found.extend(answer.revisions)
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -116,6 +117,23 @@ def api_error(error: grpc.RpcError, address: str) -> ApiError:
     """Our exception for gRPC's, which is a Call in all but its declared type."""
     assert isinstance(error, grpc.Call | grpc.aio.AioRpcError), "gRPC raises no other kind"
     return ApiError(error.code().name, error.details() or "", address)
+
+
+_ITEM = re.compile(r"jobs\[(\d+)\]")
+
+
+def placed(error: ApiError, before: int, size: int) -> ApiError:
+    """An error about one job of a portion, with its place among all: `before` of them came in earlier portions."""
+    if error.code != "INVALID_ARGUMENT":
+        return error
+    found = _ITEM.match(error.message)
+    if found is not None:
+        message = f"jobs[{before + int(found[1])}]{error.message[found.end() :]}"
+    elif size == 1:
+        message = f"jobs[{before}].{error.message}"
+    else:
+        return error
+    return ApiError(error.code, message, error.address)
 
 
 def named(request: job.CreateJobRequest) -> job.CreateJobRequest:

@@ -135,7 +135,10 @@ class DtsClient:
         found = base.Created()
         for portion in base.bulks(requests):
             request = job.BatchCreateJobsRequest(jobs=portion)
-            answer = self._call(self._jobs.BatchCreateJobs, request, timeout, self.addresses.jobs)
+            try:
+                answer = self._call(self._jobs.BatchCreateJobs, request, timeout, self.addresses.jobs)
+            except base.ApiError as error:
+                raise base.placed(error, len(found), len(portion)) from None
             found.extend(answer.job_ids)
             found.existing += answer.existing
         return found
@@ -145,7 +148,10 @@ class DtsClient:
         found: list[int] = []
         for portion in base.portions(requests):
             request = job.BatchUpdateJobsRequest(jobs=portion)
-            answer = self._call(self._jobs.BatchUpdateJobs, request, timeout, self.addresses.jobs)
+            try:
+                answer = self._call(self._jobs.BatchUpdateJobs, request, timeout, self.addresses.jobs)
+            except base.ApiError as error:
+                raise base.placed(error, len(found), len(portion)) from None
             found.extend(answer.revisions)
         return found
 

@@ -201,6 +201,9 @@ class _Server:
         print(f"DTS {__version__} is up. Database: {config.database.absolute()}")
         print(f"  HTTP  http://{address(host, ports.job_http)}  (docs: http://{address(host, ports.job_http)}/docs)")
         print(f"  gRPC  {address(host, ports.job_grpc)}")
+        also = [("HTTP", ports.scheduler_http), ("HTTP", ports.execution_http)]
+        also += [("gRPC", ports.scheduler_grpc), ("gRPC", ports.execution_grpc)]
+        print(f"  The same, for clients of the other services: {', '.join(f'{name} {port}' for name, port in also)}")
         print("  First job: dts job create --name hello --cron '@every 10s' --shell 'echo hello'", flush=True)
 
 

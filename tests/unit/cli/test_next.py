@@ -41,6 +41,13 @@ def test_table() -> None:
     assert any(line.startswith("Clock: 2026-03-29T02:00:00 -> 2026-03-29T03:00:00") for line in lines)
 
 
+def test_changes_of_the_clock_behind_the_last_row_are_not_shown() -> None:
+    done = run("0 9 * * *", "--tz", "Europe/Paris", "--after", "2026-03-01", "-n", "3")
+    assert "Clock:" not in done.stdout
+    done = run("0 9 * * *", "--tz", "Europe/Paris", "--after", "2026-03-01", "-n", "40")
+    assert done.stdout.count("Clock:") == 1, "the one in autumn comes later"
+
+
 def test_yaml() -> None:
     done = CliRunner().invoke(next_, ["@every 1h", "--after", "2026-01-01", "-n", "1", "-o", "yaml"])
     assert done.output.startswith("next:\n- '2026-01-01T01:00:00Z'\n")

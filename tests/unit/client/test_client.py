@@ -62,6 +62,17 @@ def test_a_create_without_an_id_gets_a_request_id() -> None:
         assert base.named(given) == given
 
 
+def test_an_error_about_one_of_many_names_its_place_among_all() -> None:
+    def placed(message: str, size: int, code: str = "INVALID_ARGUMENT") -> str:
+        return base.placed(ApiError(code, message), 10_000, size).message
+
+    assert placed("jobs[7].name: too long", 500) == "jobs[10007].name: too long"
+    assert placed("jobs[0]: odd", 2) == "jobs[10000]: odd"
+    assert placed("name: too long", 1) == "jobs[10000].name: too long"
+    assert placed("name: too long", 2) == "name: too long"
+    assert placed("jobs[7] is gone", 9, "NOT_FOUND") == "jobs[7] is gone"
+
+
 def test_bulk_calls_keep_within_the_bounds() -> None:
     small = list(base.bulks(job.CreateJobRequest(name=f"job {i}") for i in range(BULK_JOBS + 1)))
     assert [len(portion) for portion in small] == [BULK_JOBS, 1]
