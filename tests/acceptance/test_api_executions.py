@@ -234,6 +234,13 @@ async def test_openapi_is_valid_and_has_every_method(api: World) -> None:
     methods = [m for each in files for s in each.DESCRIPTOR.services_by_name.values() for m in s.methods]
     assert len(operations) == len(set(operations)) == len(methods)
     assert all(each.get("summary") for verbs in document["paths"].values() for each in verbs.values())
+    schemas = document["components"]["schemas"]
+    assert schemas["job.StartBackfillRequest"]["properties"]["to"]["description"].startswith("Exclusive, default now")
+    assert schemas["job.ShellTask"]["description"].startswith("A command line for /bin/sh -c")
+    run = document["paths"]["/v1/jobs/{id}/run"]["post"]["requestBody"]
+    assert run["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/job.RunJobRequest"}
+    (status,) = (each for each in document["paths"]["/v1/jobs"]["get"]["parameters"] if each["name"] == "status")
+    assert status["description"] == "A JobStatus name in any case, or 'active'"
     async with api.client.get("/docs") as page:
         assert "openapi.json" in await page.text()
 

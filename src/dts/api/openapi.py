@@ -12,6 +12,7 @@ from dts.api.limits import limits_of
 from dts.api.methods import Method
 from dts.api.reading import map_value
 from dts.api.routes import Route
+from dts.gen.comments import COMMENTS
 from dts.wirejson import Json
 
 Schema = dict[str, Json]
@@ -94,11 +95,17 @@ def _reference(message: Descriptor) -> Schema:
 def _message(message: Descriptor, strict: bool) -> Schema:
     schema: Schema = {
         "type": "object",
-        "properties": {field.json_name: _field(field) for field in message.fields},
+        "properties": {field.json_name: _field(field) | _described(field.full_name) for field in message.fields},
     }
     if strict:
         schema["additionalProperties"] = False
-    return schema
+    return schema | _described(message.full_name)
+
+
+def _described(name: str) -> Schema:
+    """What the proto says of it."""
+    text = COMMENTS.get(name, "")
+    return {"description": text[:1].upper() + text[1:]} if text else {}
 
 
 def _field(field: FieldDescriptor) -> Schema:
@@ -156,7 +163,9 @@ def _operation(route: Route) -> Schema:
         operation["description"] = re.sub(r"\s+", " ", rest.strip())
     if route.body:
         content: Json = {"application/json": {"schema": _reference(method.descriptor.input_type)}}
-        operation["requestBody"] = {"content": content, "required": False}
+        operation["requestBody"] = {"content": content, "required": False} | _described(
+            method.descriptor.input_type.full_name
+        )
     return operation
 
 
@@ -183,7 +192,8 @@ def _parameter(field: FieldDescriptor, name: str, place: str) -> Schema:
         schema["type"] = kinds[0]
     if schema["type"] == "integer":
         schema.pop("pattern", None)
-    return {"name": name, "in": place, "required": place == "path", "schema": schema}
+    found: Schema = {"name": name, "in": place, "required": place == "path", "schema": schema}
+    return found | _described(field.full_name)
 
 
 def _answer(method: Method) -> Schema:

@@ -24,13 +24,23 @@ const make = (name, text, ...children) => {
   return node;
 };
 const short = schema => !schema ? "" : schema.$ref ? schema.$ref.split("/").pop()
+  : schema.anyOf ? short(schema.anyOf.find(each => each.$ref) || schema.anyOf[0])
   : schema.type === "array" ? short(schema.items) + "[]"
   : schema.additionalProperties ? "map of " + short(schema.additionalProperties)
-  : schema.enum ? schema.enum.join(" | ") : [].concat(schema.type || "any").join("|") + (schema.format ? " (" + schema.format + ")" : "");
-const table = rows => make("table", "", ...rows.map(row => make("tr", "", ...row.map(cell => make("td", cell)))));
+  : schema.enum ? schema.enum.filter(each => typeof each === "string").join(" | ")
+  : [].concat(schema.type || "any").join("|") + (schema.format ? " (" + schema.format + ")" : "");
+const cell = content => typeof content === "string" ? make("td", content) : make("td", "", content);
+const table = rows => make("table", "", ...rows.map(row => make("tr", "", ...row.map(cell))));
 const properties = (api, schema) => {
   const found = schema && schema.$ref ? api.components.schemas[schema.$ref.split("/").pop()] : schema;
-  return Object.entries((found || {}).properties || {}).map(([name, field]) => [name, short(field), field.description || ""]);
+  return Object.entries((found || {}).properties || {}).map(([name, field]) => [name, link(api, short(field)), field.description || ""]);
+};
+const link = (api, kind) => {
+  const name = kind.replace("[]", "");
+  if (!api.components.schemas[name]) return make("span", kind);
+  const found = make("a", kind);
+  found.href = "#" + name;
+  return found;
 };
 fetch("openapi.json").then(answer => answer.json()).then(api => {
   document.getElementById("about").textContent = api.info.description;
@@ -45,14 +55,22 @@ fetch("openapi.json").then(answer => answer.json()).then(api => {
     const parts = [make("p", operation.description || "")];
     const parameters = (operation.parameters || []).map(each => [each.name, each.in, short(each.schema), each.description || ""]);
     if (parameters.length) parts.push(make("h4", "Parameters"), table(parameters));
-    if (body) parts.push(make("h4", "Body: " + short(body)), table(properties(api, body)));
+    if (body) parts.push(make("h4", "Body: " + short(body)), make("p", operation.requestBody.description || ""),
+      table(properties(api, body)));
     if (answer) parts.push(make("h4", "Answer: " + short(answer)), table(properties(api, answer)));
     tags[tag].append(make("details", "", head, ...parts));
   }
   main.append(make("h2", "Messages"));
-  for (const [name, schema] of Object.entries(api.components.schemas))
-    main.append(make("details", "", make("summary", "", make("code", name), make("span", "  " + (schema.description || ""))),
-      table(properties(api, schema))));
+  for (const [name, schema] of Object.entries(api.components.schemas)) {
+    const details = make("details", "", make("summary", "", make("code", name), make("span", "  " + (schema.description || ""))),
+      table(properties(api, schema)));
+    details.id = name;
+    main.append(details);
+  }
+  addEventListener("hashchange", () => {
+    const target = document.getElementById(location.hash.slice(1));
+    if (target) { target.open = true; target.scrollIntoView(); }
+  });
 });
 </script></body></html>
 """
