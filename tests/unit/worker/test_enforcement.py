@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import subprocess
@@ -46,15 +45,6 @@ def group() -> Iterator[Path | None]:
 
 def spawn(*command: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.PIPE)
-
-
-def until(condition: object) -> None:
-    """Polls."""
-    end = time.monotonic() + 10
-    assert callable(condition)
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def proc(folder: Path, own: str, mount: str) -> Path:
@@ -124,15 +114,19 @@ def test_a_limit_is_written_before_anything_runs_under_it(tmp_path: Path) -> Non
 def test_a_cgroup_knows_and_ends_all_that_started_in_it(group: Path | None) -> None:
     if group is None:
         return
-    with contextlib.ExitStack() as stack:
-        task = stack.enter_context(
-            spawn("/bin/sh", "-c", "read x < /dev/null; (setsid env -i sleep 300 &); exec sleep 300")
-        )
+    command = "read go; setsid env -i sh -c 'echo $$; exec sleep 300' & exec sleep 300"
+    with subprocess.Popen(["/bin/sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as task:
+        assert task.stdin is not None
+        assert task.stdout is not None
         (group / "cgroup.procs").write_text(str(task.pid))
-        until(lambda: cgroups.populated(group))
+        task.stdin.write(b"\n")  # nothing of it has started before it was moved
+        task.stdin.flush()
+        hidden = int(task.stdout.readline())
+        assert set(cgroups.pids(group)) == {task.pid, hidden}
         cgroups.end(group)
         assert not group.exists()
         assert task.wait(10) == -signal.SIGKILL
+        assert processes.began(hidden) == 0
 
 
 def test_processes_make_room_for_controllers(group: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
