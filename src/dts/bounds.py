@@ -79,6 +79,7 @@ LOSS_RUNNING = 20  # points for one that ran, or may have run on another machine
 LOSS_WAITING = 1  # for one that did not, as far as is known: it is not to blame for its worker's death
 LEASE_MS = 60_000
 BEATS_PER_LEASE = 12
+QUIET_BEATS = 3  # a worker elsewhere that was not heard for so many beats gets nothing new until it is
 KEEP_ALIVES_PER_LEASE = 3
 IDLE_COMMIT_MS = 5_000  # in the cluster a shard without news commits so often: what of its history is still 'pending'
 HOLD_COMMIT_MS = 1_000  # ... while its clock is in doubt: each commit is a sample of the broker's clock

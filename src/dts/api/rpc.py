@@ -23,6 +23,7 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", bounds.REQUEST_BYTES),
     ("grpc.max_send_message_length", -1),
     ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a silent share
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # workers and services look whether the other end is there
 )
 
 Context = grpc.aio.ServicerContext[bytes, bytes]

@@ -156,7 +156,7 @@ class Instance:
         if len(desk.reports) >= bounds.INBOX_REPORTS:
             return False
         seen = desk.seen.setdefault(report.worker, Seen(answered=desk.adopted, timed=report.timed))
-        seen.heard = now
+        quiet, seen.heard = self._quiet(seen, now), now
         if report.full and report.epoch == desk.shard.epoch:
             seen.number = max(seen.number, report.number)
             seen.timed = report.timed
@@ -169,7 +169,7 @@ class Instance:
         if _urgent(report) or (report.beat and report.timed):
             desk.reports.append(report)
             desk.urgent += _urgent(report)
-            if report.beat and self._over_at(seen.answered) <= now:
+            if report.beat and (quiet or self._over_at(seen.answered) <= now):
                 desk.nudged = True  # nothing may be placed there before it is answered
         return True
 
@@ -324,9 +324,13 @@ class Instance:
         seen = self.desks[shard].seen.get(worker)
         if seen is None or seen.number == 0 or (seen.timed and self._over_at(seen.answered) <= now):
             return None
-        if now < seen.rests:
+        if now < seen.rests or self._quiet(seen, now):
             return None
         return seen.number
+
+    def _quiet(self, seen: Seen, now: Instant) -> bool:
+        """Whether beats of it are missing: it may be stopped or cut off, and what is sent there would wait for it."""
+        return seen.timed and now > seen.heard + bounds.QUIET_BEATS * (self.lease_ms // bounds.BEATS_PER_LEASE)
 
     def _over_at(self, answered: Instant) -> Instant:
         """When timed leases that were last answered then are surely over."""

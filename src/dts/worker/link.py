@@ -35,6 +35,7 @@ CHANNEL = (
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.max_pings_without_data", 0),  # a stream to an instance that has nothing to say is watched, too
     ("grpc.max_receive_message_length", REQUEST_BYTES),
     ("grpc.use_local_subchannel_pool", 1),
 )

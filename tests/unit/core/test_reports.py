@@ -202,12 +202,38 @@ def test_failures_are_retried_after_their_delay_then_final() -> None:
         world.say(key, Status.FAILED, failures)
         assert (world.state(key).status, world.state(key).failures) == (Status.RETRYING, failures)
         assert world.core.wake_at() == world.state(key).not_before == world.now + delay
-        world.step(delay - 1)
+        world.step(delay - 1_001)
+        world.beat(failures)  # who is not heard for a while gets nothing
         assert world.state(key).status is Status.RETRYING
         world.step(1)
         assert (world.state(key).status, world.state(key).attempt) == (Status.PLACED, failures + 1)
     world.say(key, Status.FAILED, 3)
     assert (world.state(key).status, world.state(key).failures) == (Status.FAILED, 3)
+
+
+def test_nothing_new_goes_to_a_worker_elsewhere_whose_beats_are_missing() -> None:
+    world = World(Policies(max_retries=1, retry_initial=60_000, retry_jitter=0.0))
+    key = world.run()
+    world.say(key, Status.FAILED)
+    world.step(16_000)  # three beats
+    waiting = world.run()
+    assert world.state(waiting).status is Status.QUEUED
+    world.beat(1)
+    assert world.state(waiting).status is Status.PLACED
+
+
+def test_a_worker_that_handed_something_back_rests_a_second() -> None:
+    world = World()
+    key = world.run()
+    at = world.now
+    world.core.receive_report(0, Report(W, 1, world.number, True, ended=[end(key, Status.QUEUED, 1, False)]), at)
+    world.step(0)
+    assert world.state(key).status is Status.QUEUED
+    assert world.core.wake_at() == at + bounds.HAND_BACK_REST_MS
+    world.step(bounds.HAND_BACK_REST_MS - 1)
+    assert world.state(key).status is Status.QUEUED
+    world.step(1)
+    assert (world.state(key).status, world.state(key).attempt) == (Status.PLACED, 2)
 
 
 def test_a_placed_execution_is_cancelled_when_its_worker_says_so() -> None:
