@@ -9,6 +9,8 @@ from pathlib import Path
 
 from dts.model import Demand, Status
 from dts.worker.launch import launch
+from tests.acceptance.proxy import proxy
+from tests.acceptance.served import free_ports
 from tests.acceptance.workerside import Scheduler, alive, options, poll, shell
 
 CAPACITY = Demand(cpu=2_000, memory=1_000, slots=10, custom=(("gpu", 3),))
@@ -196,3 +198,34 @@ async def test_an_instance_that_does_not_answer_a_lowered_credit_loses_its_strea
         await a.until(lambda: len(a.credits) > 1)  # lowered when the other came, and nobody here gives anything back
         await a.until(lambda: a.gone)
         await b.until(lambda: b.credits)
+
+
+async def test_a_connection_that_drops_again_and_again_loses_no_task(tmp_path: Path) -> None:
+    port, other = free_ports(2)
+    scheduler = Scheduler(f"127.0.0.1:{port}")
+    await scheduler.start()
+    gate = tmp_path / "gate"
+    with proxy("127.0.0.1", other, "127.0.0.1", port) as between:
+        process = await launch(options(tmp_path, target=f"127.0.0.1:{other}", timed=True, life_lock=""))
+        try:
+            await scheduler.until(lambda: scheduler.full)
+            body = shell(f"echo $$ >> {tmp_path}/started; until [ -e {gate} ]; do sleep 0.02; done")
+            held = scheduler.lease(["one", "two"], body)
+            await scheduler.until(lambda: set(held) <= set(scheduler.running))
+            for _ in range(5):
+                reports = len(scheduler.full)
+                await poll(lambda: between.cut() > 0)
+                await scheduler.until(lambda reports=reports: len(scheduler.full) > reports)
+                assert set(scheduler.full[-1].held) == set(held)
+            between.refuse(True)
+            await poll(lambda: between.cut() > 0)
+            await scheduler.until(lambda: not scheduler.workers)
+            gate.touch()  # they end while nobody is there to be told
+            await poll(lambda: not any(alive(int(pid)) for pid in (tmp_path / "started").read_text().split()))
+            between.refuse(False)
+            assert {status for status, _ in await scheduler.ended(*held)} == {Status.COMPLETED}
+            assert len((tmp_path / "started").read_text().split()) == 2
+        finally:
+            await scheduler.stop()
+            process.kill()
+            await process.wait()
