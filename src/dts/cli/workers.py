@@ -116,9 +116,9 @@ def uncordon(ids: tuple[str, ...]) -> int:
 
 @group.command("drain")
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
-@click.option("--grace", type=options.duration, default=0, help="End what still runs after it. Default: it may finish.")
+@click.option("--grace", type=options.duration, help="End what still runs after it. Default: it may finish.")
 @click.option("--wait", is_flag=True, help="Wait until nothing runs there.")
-def drain(ids: tuple[str, ...], grace: int, wait: bool) -> int:
+def drain(ids: tuple[str, ...], grace: int | None, wait: bool) -> int:
     """Cordon a worker and hand back what waits there; what runs may finish.
 
     \b
@@ -126,7 +126,7 @@ def drain(ids: tuple[str, ...], grace: int, wait: bool) -> int:
     """
     with client() as dts:
         for id in ids:
-            dts.drain_worker(id, -(-grace // 1000))
+            dts.drain_worker(id, -(-(grace or 0) // 1000))
             click.echo(f"Worker drains: {id}")
         while wait and any(each.id in ids and each.attempts for each in dts.list_workers().workers):
             time.sleep(DRAIN_LOOK_S)

@@ -1,0 +1,93 @@
+"""Cordon, uncordon and drain, as a person does it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.served import BIN, Served, served
+
+PATIENCE_S = 20.0
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("cordon")) as running:
+        yield running
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end, "it did not come true in time"
+        time.sleep(0.05)
+
+
+def worker(server: Served, id: str = "local") -> dict[str, object]:
+    found = json.loads(server.out("worker", "list", "-o", "json"))["workers"]
+    return next((each for each in found if each["id"] == id), {})
+
+
+def run(server: Served, command: str, *more: str) -> str:
+    """A job's first execution, asked for by hand: its id."""
+    made = server.out("job", "create", "--name", "by hand", "--shell", command, *more)
+    job = made.split("ID: ")[1].split()[0]
+    server.out("job", "run", job)
+    found = json.loads(server.out("execution", "list", "--job", job, "-o", "json"))["executions"]
+    return str(found[0]["id"])
+
+
+def execution(server: Served, id: str) -> dict[str, object]:
+    return dict(json.loads(server.out("execution", "get", id, "-o", "json")))
+
+
+def test_nothing_new_goes_to_a_cordoned_worker_until_it_is_uncordoned(server: Served, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    running = run(server, f"until [ -e {gate} ]; do sleep 0.05; done")
+    until(lambda: execution(server, running)["status"] == "RUNNING")
+    assert server.out("worker", "cordon", "local") == "Worker cordoned: local\n"
+    until(lambda: worker(server).get("cordoned"))
+    assert " cordoned " in server.out("worker", "list")
+    waiting = run(server, "true")
+    assert execution(server, waiting)["status"] == "QUEUED"
+    assert "cordoned" in server.out("explain", waiting)
+    gate.touch()
+    until(lambda: execution(server, running)["status"] == "COMPLETED")
+    assert execution(server, waiting)["status"] == "QUEUED"
+    assert server.out("worker", "uncordon", "local") == "Worker uncordoned: local\n"
+    until(lambda: execution(server, waiting)["status"] == "COMPLETED")
+
+
+def test_a_drain_with_a_grace_time_moves_what_runs_to_another_worker(server: Served, tmp_path: Path) -> None:
+    """The second worker is another machine's: it needs the address and the token alone."""
+    marks = tmp_path / "marks"
+    running = run(server, f"echo $DTS_ATTEMPT >> {marks}; [ $DTS_ATTEMPT -gt 1 ] || exec sleep 300")
+    until(lambda: execution(server, running)["status"] == "RUNNING")
+    address = f"127.0.0.1:{server.env['SCHEDULER_SERVICE_GRPC_PORT']}"
+    command = [BIN / "dts", "worker", "--scheduler", address, "--id", "other", "--slots", "2", "--label", "zone=b"]
+    with (tmp_path / "other.log").open("wb") as log:
+        other = subprocess.Popen(command, env=server.env, stdout=log, stderr=log)
+    try:
+        until(lambda: worker(server, "other"))
+        assert server.out("worker", "drain", "local", "--grace", "1s", "--wait") == "Worker drains: local\n"
+        until(lambda: execution(server, running)["status"] == "COMPLETED")
+        assert execution(server, running)["attempt"] == 2
+        assert marks.read_text().split() == ["1", "2"]
+        assert worker(server, "other")["labels"] == {"zone": "b"}
+    finally:
+        server.out("worker", "uncordon", "local")
+        other.terminate()
+        assert other.wait(PATIENCE_S) == 0
+
+
+def test_a_worker_that_is_not_there(server: Served) -> None:
+    done = server.dts("worker", "drain", "nobody")
+    assert done.returncode == 4
+    assert "worker 'nobody' not found" in done.stderr
+    assert server.dts("worker", "drain", "local", "--grace", "999d").returncode == 2
+    assert not worker(server)["cordoned"]
