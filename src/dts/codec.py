@@ -11,6 +11,7 @@ from dts.model import (
     BackfillState,
     Block,
     Cancel,
+    CatchUp,
     Cause,
     Command,
     Definition,
@@ -24,12 +25,14 @@ from dts.model import (
     Overlap,
     Owed,
     Policies,
+    Resume,
     Retry,
     Run,
     ScheduleSpec,
     StartBackfill,
     Status,
     StopBackfill,
+    Streak,
     WorkerRef,
     intern_demand,
 )
@@ -220,6 +223,7 @@ def _policies_of(encoded: bytes) -> Policies:
         got.start_within,
         tuple(got.retry_only),
         tuple(got.retry_never),
+        got.pause_after,
     )
 
 
@@ -242,6 +246,7 @@ def definition_out(definition: Definition) -> log.Definition:
         body=definition.body,
         republished=not definition.first,
         group=definition.group,
+        catch_up=definition.catch_up if definition.catch_up is not CatchUp.SKIP else "",
     )
 
 
@@ -262,13 +267,21 @@ def definition_in(got: log.Definition) -> Definition:
         _body(got.body),
         not got.republished,
         _group(got.group),
+        CatchUp(got.catch_up or CatchUp.SKIP),
     )
 
 
 def debt_out(job: str, owed: Sequence[Owed]) -> log.Debt:
     """To log.v1."""
     pieces = [
-        log.Owed(definition=definition_out(each.definition), after=each.after, until=each.until, skip=each.skip)
+        log.Owed(
+            definition=definition_out(each.definition),
+            after=each.after,
+            until=each.until,
+            skip=each.skip,
+            reason=each.reason,
+            catch_up=each.catch_up,
+        )
         for each in owed
     ]
     return log.Debt(job=job, owed=pieces)
@@ -276,8 +289,28 @@ def debt_out(job: str, owed: Sequence[Owed]) -> log.Debt:
 
 def debt_in(got: log.Debt) -> tuple[str, tuple[Owed, ...]]:
     """From log.v1."""
-    pieces = (Owed(definition_in(each.definition), each.after, each.until, tuple(each.skip)) for each in got.owed)
+    pieces = (
+        Owed(
+            definition_in(each.definition),
+            each.after,
+            each.until,
+            tuple(each.skip),
+            each.reason,
+            CatchUp(each.catch_up or CatchUp.SKIP),
+        )
+        for each in got.owed
+    )
     return got.job, tuple(pieces)
+
+
+def streak_out(streak: Streak) -> log.Streak:
+    """To log.v1."""
+    return log.Streak(**streak._asdict())
+
+
+def streak_in(got: log.Streak) -> Streak:
+    """From log.v1."""
+    return Streak(got.job, got.failures, got.since, got.at, got.reason)
 
 
 def gaps_out(gaps: Sequence[Gap]) -> log.Gaps:
@@ -313,6 +346,9 @@ def command_out(command: Command) -> log.Command:
         case StopBackfill():
             out.kind, out.job, out.nonce = "stop_backfill", command.job, command.backfill
             out.reason = command.reason
+        case Resume():
+            out.kind, out.job, out.revision = "resume", command.job, command.revision
+            out.catch_up = command.catch_up
     return out
 
 
@@ -331,6 +367,9 @@ def command_in(got: log.Command) -> Command:
             return StartBackfill(got.id, got.job, got.issued, got.expires, got.revision, *span, got.parallel, got.group)
         case "stop_backfill":
             return StopBackfill(got.id, got.job, got.issued, got.expires, got.nonce, got.reason, got.group)
+        case "resume":
+            how = CatchUp(got.catch_up or CatchUp.SKIP)
+            return Resume(got.id, got.job, got.issued, got.expires, got.revision, how, got.group)
     raise ValueError(f"command of an unknown kind {got.kind!r}")
 
 

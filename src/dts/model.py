@@ -69,6 +69,14 @@ class Overlap(StrEnum):
     CANCEL_OTHER = "cancel_other"  # the others are cancelled; it starts when they have ended
 
 
+class CatchUp(StrEnum):
+    """What becomes of what was missed in a pause, when it ends."""
+
+    SKIP = "skip"  # one range
+    NEWEST = "newest"  # the latest runs, the rest is one range
+    ALL = "all"  # the newest `misfire_limit` run, the older ones are one range
+
+
 class Cause(StrEnum):
     """Why an execution exists. Only SCHEDULE is a verdict of its instant."""
 
@@ -153,6 +161,7 @@ class Policies(NamedTuple):
     start_within: int = 0  # one that waited longer to be placed is SKIPPED; 0: it waits for ever
     retry_only: tuple[str, ...] = ()  # exit codes ('75', '64-78') and kinds of errors; empty: all are tried again
     retry_never: tuple[str, ...] = ()
+    pause_after: int = 0  # failures in a row; 0: never
 
 
 class Definition(NamedTuple):
@@ -169,6 +178,7 @@ class Definition(NamedTuple):
     body: bytes
     first: bool = True  # the first publication of this revision: only that one owes instants before the watermark
     group: str = ""  # its concurrency group, for ever: the jobs of a group are in one shard
+    catch_up: CatchUp = CatchUp.SKIP  # of the pause that it ends, or that it is and that ends by itself
 
 
 class End(NamedTuple):
@@ -253,6 +263,18 @@ class Owed(NamedTuple):
     after: Instant
     until: Instant
     skip: tuple[Instant, ...] = ()
+    reason: str = ""  # of what is paused; '': a person paused it
+    catch_up: CatchUp = CatchUp.SKIP  # of what is paused
+
+
+class Streak(NamedTuple):
+    """A job's failures in a row. From `since` on (0: it is not) it is suspended, which began at `at`."""
+
+    job: str
+    failures: int = 0
+    since: Instant = 0
+    at: Instant = 0
+    reason: str = ""
 
 
 class Gap(NamedTuple):
@@ -328,7 +350,19 @@ class StopBackfill(NamedTuple):
     group: str = ""
 
 
-Command = Run | Cancel | Retry | StartBackfill | StopBackfill
+class Resume(NamedTuple):
+    """Command: end a job's suspension (pause after N failures), if it is suspended."""
+
+    id: bytes
+    job: str
+    issued: Instant
+    expires: Instant
+    revision: int
+    catch_up: CatchUp = CatchUp.SKIP
+    group: str = ""
+
+
+Command = Run | Cancel | Retry | StartBackfill | StopBackfill | Resume
 
 
 def routed_by(change: Definition | Command) -> str:
@@ -355,6 +389,8 @@ def answer_of(command: Command) -> str:
             return backfill_id(command.job, nonce_of(command.id))
         case StopBackfill():
             return backfill_id(command.job, command.backfill)
+        case Resume():
+            return command.job
 
 
 class BackfillState(IntEnum):
@@ -433,6 +469,10 @@ class Commit:
     waiting: Sequence[Command] = ()  # commands held for a revision: all of them
     answers: Sequence[tuple[bytes, str]] = ()  # command id -> execution id, or '!' and why not: for who waits
     backfills: Sequence[Backfill] = ()  # those that this step began or brought forward, each whole
+    issued: Sequence[
+        Instant
+    ] = ()  # when the applied commands were, in their order: a part of what they made is named by it
+    streaks: Sequence[Streak] = ()  # of the jobs whose failures in a row, or suspension, are others now
 
 
 class Change(NamedTuple):
@@ -676,6 +716,8 @@ class JobView(NamedTuple):
     placed: int = 0
     running: int = 0  # of the placed ones
     retrying: int = 0
+    suspended: Instant = 0  # since when, after failures in a row; 0: it is not
+    suspension: str = ""  # why
 
 
 class ShardView(NamedTuple):

@@ -9,17 +9,22 @@ from typing import Any
 
 import pytest
 
+from dts.adapters.kafka.settings import shard_of
+from tests.acceptance.crash.clustersite import SHARDS, ClusterSite, cluster_site
 from tests.acceptance.crash.site import Site, site, until
+from tests.servers import Servers
 
 WHOLE_S = 60.0
 KILLS = 3
 
+Place = Site | ClusterSite
 
-def backfill(at: Site, id: str) -> dict[str, Any]:
+
+def backfill(at: Place, id: str) -> dict[str, Any]:
     return at.call("GET", f"/v1/backfills/{id}")
 
 
-def started(at: Site, job: str, size: int, parallel: int) -> str:
+def started(at: Place, job: str, size: int, parallel: int) -> str:
     """A backfill of the last `size` minutes of a job that is due each minute; its id."""
     now = time.time_ns() // 60_000_000_000 * 60
     body = {"from": stamp(now - 60 * size), "to": stamp(now), "parallel": parallel, "requestId": f"of {job}"}
@@ -34,7 +39,7 @@ def stamp(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def executions(at: Site, job: str) -> list[dict[str, Any]]:
+def executions(at: Place, job: str) -> list[dict[str, Any]]:
     """All of cause backfill, from the record."""
     found: list[dict[str, Any]] = []
     token = ""
@@ -111,6 +116,29 @@ def test_the_task_gets_its_instant_and_a_cancelled_backfill_ends(tmp_path: Path)
         assert len(times) <= int(over["started"])
         done = at.served.dts("backfill", "cancel", id)
         assert (done.returncode, "CANCELLED" in done.stderr) == (5, True)
+
+
+def test_another_scheduler_goes_on_with_it(tmp_path: Path, servers: Servers) -> None:
+    size = 2_000
+    with cluster_site(tmp_path, servers, schedulers=2, executions=1) as at:
+        body = {"name": "minutely", "id": "minutely", "cronExpression": "* * * * *", "status": "PAUSED"}
+        at.call("POST", "/v1/jobs", body)
+        id = started(at, "minutely", size, 20)
+
+        def progress() -> int:
+            return int(at.call("GET", f"/v1/backfills/{id}")["started"])
+
+        until("it goes on", lambda: progress() > size // 4, WHOLE_S)
+        shard = shard_of("minutely", SHARDS)
+        owner = next(each for each in at.cluster.of("scheduler") if shard in at.shards_of(each))
+        before = progress()
+        owner.kill()
+        assert before < size, "it was over before its owner was killed"
+        until("it is over", lambda: at.call("GET", f"/v1/backfills/{id}")["state"] == "DONE", WHOLE_S)
+        over = at.call("GET", f"/v1/backfills/{id}")
+        assert (over["started"], over["completed"], over["open"]) == (str(size), str(size), "0")
+        until("all are in the record", lambda: len(executions(at, "minutely")) == size, WHOLE_S)
+        assert len({each["id"] for each in executions(at, "minutely")}) == size
 
 
 def test_the_command_line(tmp_path: Path) -> None:

@@ -95,3 +95,26 @@ def test_the_originals_clients_work_unchanged(go_client: Path, running: Cluster)
     refused(by_go(go_client, f"localhost:{running.members['job-1'].grpc}"))
     over_http(Curl(str(running.members["job-1"].http)))
     from_a_page(Curl(str(running.members["job-1"].http)))
+
+
+def test_by_hand_in_the_cluster(running: Cluster) -> None:
+    made = running.dts("job", "create", "--name", "backfilled", "--cron", "@every 1h", "--paused", "--shell", "exit 1")
+    job = made.split("ID: ")[1].split()[0]
+    span = ("--from", "2026-03-01", "--to", "2026-03-01T06:00:00Z")
+    started = running.dts("backfill", job, *span, "--parallel", "3")
+    backfill = started.split("ID: ")[1].split()[0]
+    deadline = time.monotonic() + WAIT_S
+    while (over := json.loads(running.dts("backfill", "status", backfill, "-o", "json")))["state"] != "DONE":
+        assert time.monotonic() < deadline, over
+        time.sleep(POLL_S)
+    assert (over["total"], over["failed"], over["open"]) == ("6", "6", "0")
+    assert backfill in running.dts("backfill", "list", "--job", job)
+    while len(executions(running, job)) < 6:
+        assert time.monotonic() < deadline, "history does not catch up"
+        time.sleep(POLL_S)
+    many = ("--job", job, "--cause", "backfill", "--request-id", "r")
+    retried = running.dts("execution", "retry", *many, "--", "/bin/true").split()
+    assert len(retried) == 6
+    assert running.dts("execution", "retry", *many, "--", "/bin/true").split() == retried
+    wait_for_status(running, job, "COMPLETED")
+    assert running.dts("job", "delete", "--where", "name=backfilled") == "Jobs deleted: 1\n"

@@ -35,7 +35,7 @@ from tests.acceptance.served import BIN, COMMAND_S, Served, environment, served,
 
 WAIT_S = 30.0
 POLL_S = 0.1
-MEMORY_MIB = 200  # of an import, whatever the size of the file
+MEMORY_MIB = 130  # of an import, whatever the size of the file
 
 
 def until(what: Callable[[], bool]) -> None:

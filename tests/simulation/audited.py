@@ -30,6 +30,7 @@ def audited(site: Site, book: Book, shard: Shard) -> None:
             all_of(rows.terms(job, 0, NEVER)),
             [each for each in all_of(rows.scheduled(job, 0, complete)) if each.cause is Cause.SCHEDULE],
             run_now(rows.ranges(job, 0, NEVER, None, 1_000_000)),
+            shard.streaks[job].since if job in shard.guises else 0,
         )
         total.add(audit_job(facts, window))
     if not total.clean:

@@ -13,6 +13,7 @@ from dts.core.shard import Shard
 from dts.model import (
     LAST_JOB,
     Block,
+    CatchUp,
     Cause,
     Commit,
     Definition,
@@ -93,7 +94,7 @@ class Book:
         self.accounts: dict[str, Account] = {}
         self.status: dict[Key, Status] = {}
         self.attempts: dict[Key, int] = {}
-        self.skipped = 0
+        self.resumed: set[str] = set()  # by a command that lets run what was missed
 
     def published(self, definition: Definition) -> None:
         account = self.accounts.setdefault(definition.job, Account())
@@ -135,8 +136,13 @@ class Book:
                     raise Violation(f"1: {key} began before its instant")
                 definition = self.accounts[key.job].revisions[number].definition
                 paused = definition.state is JobState.PAUSED
-                if paused and (definition.until is None or key.at <= definition.until):
+                if paused and (definition.until is None or key.at <= definition.until) and not self._caught_up(key.job):
                     raise Violation(f"1: {key} began in a pause")
+
+    def _caught_up(self, job: str) -> bool:
+        """Whether a revision, of which there may be others later, lets run what was missed in a pause."""
+        revisions = self.accounts[job].revisions.values()
+        return job in self.resumed or any(each.definition.catch_up is not CatchUp.SKIP for each in revisions)
 
     def _attempt(self, key: Key, known: Status | None, block: Block, commit: Commit) -> None:
         last = self.attempts.get(key, 0)

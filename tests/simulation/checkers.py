@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dts.core.fleet import amounts
 from dts.core.shard import Shard
+from dts.core.snapshot import snapshot
 from dts.model import (
     CatchUp,
     Commit,
@@ -225,7 +226,7 @@ class Checkers:
             if len(owner.desk.shard.open) <= SMALL or commit.seq % THOROUGH == 0:
                 self._same(owner, f"after {commit.seq}")
         if self.commits % THOROUGH == 0:
-            found = difference(self.state(), canon(folded(self.mirror.snapshot(self.site.options.part))))
+            found = difference(self.state(), canon(folded(snapshot(self.mirror, self.site.options.part))))
             if found:
                 raise Violation(f"2: the snapshot's fold is another state: {found}")
         self._fleet(owner)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from dts.core.instance import Desk
+from dts.core.snapshot import snapshot
 from dts.errors import OwnershipLost
 from dts.model import Commit, Effects, Held, Instant, Outcome, Position, Report, WorkerInfo, WorkerRef
 from dts.services.clock import Clock
@@ -209,7 +210,7 @@ class Owner(Process):
         ledger = self.site.ledger
         if ledger.wants_snapshot(SHARD):
             try:
-                ledger.shorten(self.core.desks[SHARD].shard.snapshot(self.site.options.part, "r"))
+                ledger.shorten(snapshot(self.core.desks[SHARD].shard, self.site.options.part, "r"))
             except OwnershipLost:
                 self.world.note(self, "came too late with its snapshot")
 

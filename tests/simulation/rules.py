@@ -9,7 +9,20 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from dts.model import Block, Commit, Definition, Delivery, End, Instant, JobState, Key, Overlap, Policies, Status
+from dts.model import (
+    Block,
+    Commit,
+    Definition,
+    Delivery,
+    End,
+    Instant,
+    JobState,
+    Key,
+    Overlap,
+    Policies,
+    Status,
+    Streak,
+)
 
 OPEN = (Status.QUEUED, Status.PLACED, Status.RETRYING)
 
@@ -43,6 +56,8 @@ class Rules:
     loose: set[str] = field(default_factory=set)  # jobs that have open executions from a time of allow_all
     serial: dict[str, bool] = field(default_factory=dict)  # whether a job was never allow_all
     most: dict[str, int] = field(default_factory=dict)  # the highest limit that a group ever had
+    rows: dict[str, int] = field(default_factory=dict)  # failures in a row
+    suspended: dict[str, Instant] = field(default_factory=dict)
     seen: dict[str, int] = field(default_factory=dict)
 
     def published(self, definition: Definition) -> None:
@@ -64,6 +79,7 @@ class Rules:
         for job, known in before.items():
             self._turns(job, known, commit)
         self._groups(commit, limits)
+        self._streaks(commit)
         terms = {(term.job, term.revision): term for term in commit.opened}
         for definition in commit.definitions:
             term = terms.get((definition.job, definition.revision))
@@ -97,6 +113,8 @@ class Rules:
             self._failed(block, key, policies, block.ends[place])
         if block.status is Status.SKIPPED and block.reason.startswith("start within"):
             self._too_late(block, key, policies, commit.now)
+        if known is None:
+            self._in_suspension(block, key, commit.seq)
         opened = self.open.setdefault(key.job, {})
         if block.status not in OPEN:
             opened.pop(key, None)
@@ -183,6 +201,58 @@ class Rules:
     @staticmethod
     def _earlier(each: Known, key: Key) -> bool:
         return not each.key.nonce and each.key.at < key.at
+
+    # ---- failures in a row
+
+    def _streaks(self, commit: Commit) -> None:
+        """Counted from the verdicts, in order; a suspended job begins nothing that is due after it, until it is resumed."""
+        said = {each.job: each for each in commit.streaks}
+        new = {each.job for each in commit.definitions}
+        self._count(commit)
+        for job, row in list(self.rows.items()):
+            current, known = self.current.get(job), said.get(job)
+            if job in new or current is None:  # a revision begins a new row
+                self.rows[job] = known.failures if known is not None else 0
+            else:
+                self._row(current, row, known)
+        for job, streak in said.items():
+            if streak.since:
+                self.suspended[job] = streak.since
+            elif self.suspended.pop(job, None) is not None:
+                self._saw("resumed")
+            if streak == Streak(job):
+                self.rows[job] = 0
+
+    def _count(self, commit: Commit) -> None:
+        for block in commit.blocks:
+            bad, good = block.status in (Status.FAILED, Status.LOST), block.status is Status.COMPLETED
+            for key in block.keys if bad or good else ():
+                current = self.current.get(key.job)
+                if current is not None and current.policies.pause_after:
+                    self.rows[key.job] = self.rows.get(key.job, 0) + 1 if bad else 0
+
+    def _row(self, current: Definition, row: int, known: Streak | None) -> None:
+        job, most = current.job, current.policies.pause_after
+        suspended = job in self.suspended
+        if known is not None and known != Streak(job) and known.failures != row:
+            raise Broken(f"9: {job} failed {row} times in a row, its streak is {known}")
+        if known is not None and known.since and not suspended:
+            if row < most:
+                raise Broken(f"9: {job} is suspended after {row} failures in a row")
+            self._saw("suspended")
+        if (
+            known is None
+            and not suspended
+            and 0 < most <= row
+            and current.state is JobState.ACTIVE
+            and current.schedules
+        ):
+            raise Broken(f"9: {job} failed {row} times in a row and is not suspended")
+
+    def _in_suspension(self, block: Block, key: Key, seq: int) -> None:
+        since = self.suspended.get(key.job)
+        if since is not None and not key.nonce and key.at > since and block.status in OPEN:
+            raise Broken(f"9: {key} begins in commit {seq}, its job is suspended since {since}")
 
     # ---- groups
 

@@ -18,6 +18,8 @@ from dts.codec import (
     definition_out,
     gaps_in,
     gaps_out,
+    streak_in,
+    streak_out,
 )
 from dts.core.policies import spread
 from dts.core.shard import Shard
@@ -37,7 +39,7 @@ def canon(shard: Shard) -> Canon:
         {
             (until, job, number)
             for until, job, number in shard.openings
-            if job in shard.in_force and shard.definitions[job].revision == number
+            if job in shard.in_force and job not in shard.guises and shard.definitions[job].revision == number
         }
     )
     return {
@@ -64,6 +66,9 @@ def canon(shard: Shard) -> Canon:
         "held_commands": shard.held_commands,
         "backfills": dict(shard.backfills),
         "counts": dict(shard.counts),
+        "streaks": dict(shard.streaks),
+        "guises": dict(shard.guises),
+        "watched": set(shard.watched),
         "lines": {job: set(keys) for job, keys in shard.lines.items()},
         "turns": set(shard.turns),
         "ruled": set(shard.ruled),
@@ -119,6 +124,7 @@ def recoded(commit: Commit) -> Commit:
         gaps=gaps_in(gaps_out(commit.gaps)),
         waiting=[command_in(command_out(each)) for each in commit.waiting],
         backfills=[backfill_in(backfill_out(each)) for each in commit.backfills],
+        streaks=[streak_in(streak_out(each)) for each in commit.streaks],
     )
 
 

@@ -22,6 +22,8 @@ from dts.codec import (
     definition_out,
     gaps_in,
     gaps_out,
+    streak_in,
+    streak_out,
 )
 from dts.gen.log.v1 import log_pb2 as log
 from dts.model import START, Block, Close, Commit, Range, Term
@@ -55,8 +57,10 @@ class Encoded:
             owed=[debt_out(job, owed) for job, owed in commit.owed],
             gaps=gaps_out(commit.gaps).gaps,
             commands=list(commit.commands),
+            issued=list(commit.issued),
             waiting=[command_out(each) for each in commit.waiting],
             backfills=[backfill_out(each) for each in commit.backfills],
+            streaks=[streak_out(each) for each in commit.streaks],
         )
         blocks = (piece for _, piece in self._told)
         return b"".join((_head(commit), own.SerializeToString(), self._shared, *blocks))
@@ -99,9 +103,11 @@ def commit_in(encoded: bytes) -> Commit:
         owed=[debt_in(each) for each in got.owed],
         gaps=gaps_in(log.Gaps(gaps=got.gaps)),
         commands=list(got.commands),
+        issued=list(got.issued),
         waiting=[command_in(each) for each in got.waiting],
         answers=[(each.command, each.answer) for each in got.answers],
         backfills=[backfill_in(each) for each in got.backfills],
+        streaks=[streak_in(each) for each in got.streaks],
     )
 
 

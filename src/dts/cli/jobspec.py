@@ -72,7 +72,11 @@ _OPTIONS = [
         "--misfire", type=click.Choice(["run_once", "run_all", "skip"]), help="What becomes of missed instants."
     ),
     click.option("--misfire-limit", type=options.amount, help="run_all: this many of the newest."),
-    click.option("--late-window", type=options.duration, help="Up to so old an instant fires late, whatever --misfire says; 60s is the least."),
+    click.option(
+        "--late-window",
+        type=options.duration,
+        help="Up to so old an instant fires late, whatever --misfire says; 60s is the least.",
+    ),
     click.option("--grace", type=options.duration, help="run_once: how old the latest missed instant may be."),
     click.option("--retry-initial", type=options.duration, help="The wait before the first retry."),
     click.option("--retry-cap", type=options.duration, help="The longest wait before a retry."),

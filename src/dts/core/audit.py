@@ -47,6 +47,7 @@ class Facts(NamedTuple):
     terms: Sequence[Term]
     executions: Sequence[Execution]  # of cause SCHEDULE, open ones too; an ended one wins
     ranges: Sequence[Range]
+    suspended: Instant = 0  # since when, after failures in a row; 0: it is not
 
 
 class Finding(NamedTuple):
@@ -232,12 +233,8 @@ class _Audit:
         if known < len(left):
             self.tally.verdicts[PENDING] += len(left) - known
             left = left[:known]
-        if revision.state is JobState.PAUSED and self.reach[index] == FOREVER:
-            ends = FOREVER if revision.until is None else revision.until
-            paused = bisect_right(left, ends)
-            if paused:
-                self.tally.verdicts[PAUSED_OPEN] += paused
-                left = left[paused:]
+        if revision.state <= JobState.PAUSED and self.reach[index] == FOREVER:
+            left = self._still_paused(revision, left)
         if not left:
             return
         unsure = self._unsure(revision)
@@ -245,6 +242,20 @@ class _Audit:
         self.tally.verdicts[kind] += len(left)
         for at in left:
             self._found(kind, at, unsure or f"revision {revision.revision} owes it, and there is no verdict")
+
+    def _still_paused(self, revision: Definition, left: list[Instant]) -> list[Instant]:
+        """Without what lies in a pause, or a suspension, that goes on."""
+        ends = self.facts.suspended or FOREVER
+        if revision.state is JobState.PAUSED:
+            ends = FOREVER if revision.until is None else revision.until
+            paused = left[: bisect_right(left, ends)]
+        else:
+            paused = left[:0]
+        if self.facts.suspended:
+            paused = [*paused, *(at for at in left[len(paused) :] if at > self.facts.suspended)]
+        if paused:
+            self.tally.verdicts[PAUSED_OPEN] += len(paused)
+        return [at for at in left if at not in set(paused)] if paused else left
 
     def _unsure(self, revision: Definition) -> str:
         """Why nothing can be said about a revision's instants, or ''."""

@@ -17,10 +17,11 @@ from dataclasses import replace
 
 from dts import bounds
 from dts.core.draft import Draft
-from dts.core.policies import PUBLISHED_LATE, ended_ranges, ranges_of
+from dts.core.policies import PUBLISHED_LATE, ended_ranges, ranges_of, suspended_as
 from dts.core.shard import Shard
 from dts.core.timetable import seen_by, times_of, top
 from dts.model import (
+    CatchUp,
     Change,
     Close,
     Definition,
@@ -33,6 +34,7 @@ from dts.model import (
     Policies,
     ScheduleSpec,
     Status,
+    Streak,
     Term,
     intern_demand,
 )
@@ -66,13 +68,14 @@ class Empty:
 class Account:
     """One job while a step changes it. Behind `start` every instant has its verdict or is in `pieces`; beyond it nothing has."""
 
-    __slots__ = ("before", "current", "given", "memos", "old", "own", "pieces", "settled", "start")
+    __slots__ = ("before", "current", "given", "memos", "old", "own", "pieces", "settled", "start", "suspended")
 
     def __init__(self, shard: Shard, gaps: Sequence[Gap], job: str) -> None:
         self.old = self.current = shard.definitions.get(job)
         self.before = self.start = seen_by(shard.watermark, job)
         self.pieces: list[Owed] = list(shard.owed.get(job, ()))
         self.memos: Sequence[Owed] = shard.given.get(job, ())
+        self.suspended = shard.streaks[job] if job in shard.guises else None
         self.given: list[Instant] | None = None
         self.own: list[Span] = []  # where all the old revision's instants have their verdicts
         missed = [(seen_by(gap.after, job), gap.until) for gap in gaps if job > gap.done and job not in gap.skip]
@@ -108,16 +111,31 @@ class Account:
         return last.after if last is not None else 0
 
     def owe(
-        self, definition: Definition, after: Instant, until: Instant, empty: Empty, skip: Sequence[Instant] = ()
+        self,
+        definition: Definition,
+        span: Span,
+        empty: Empty,
+        skip: Sequence[Instant] = (),
+        catch_up: CatchUp = CatchUp.SKIP,
     ) -> None:
         """Adds a piece, if there is anything to owe; one that continues the last piece becomes one with it."""
+        after, until = span
         if definition.state > JobState.PAUSED or empty(definition.schedules, after, until):
             return
+        paused = definition.state is JobState.PAUSED
+        reason = self.suspended.reason if self.suspended is not None and paused else ""
+        piece = Owed(definition, after, until, tuple(skip), reason, catch_up)
         last = self.pieces[-1] if self.pieces else None
-        if last is not None and last.until == after and last.definition.revision == definition.revision:
+        if last is not None and last.until == after and last[:1] + last[4:] == piece[:1] + piece[4:]:
             self.pieces[-1] = last._replace(until=until, skip=(*last.skip, *skip))
         else:
-            self.pieces.append(Owed(definition, after, until, tuple(skip)))
+            self.pieces.append(piece)
+
+    def as_it_stands(self, new: Definition) -> Definition:
+        """A new revision, which does not end a suspension unless it ends the job."""
+        if new.state >= JobState.CANCELLED:
+            self.suspended = None
+        return suspended_as(new) if self.suspended is not None else new
 
     def remembered(self, empty: Empty, reached: Instant) -> list[Owed]:
         """Memos for the revisions that follow: verdicts of older revisions after the current one's `since`."""
@@ -191,7 +209,7 @@ def decide_changes(shard: Shard, draft: Draft, changes: Sequence[Change], rules:
     _openings(shard, draft, accounts)
     for job, account in accounts.items():
         _finish(shard, draft, job, account, empty)
-    _leave_gaps(draft, accounts)
+    leave_gaps(draft, accounts)
     return accounts
 
 
@@ -232,14 +250,23 @@ def _revise(shard: Shard, draft: Draft, account: Account, new: Definition, empty
     ]
     if since >= account.start:
         if account.current is not None:
-            account.owe(account.current, account.start, since, empty)
+            how = CatchUp.SKIP if account.suspended is not None else _catch_up(account.current, new, since)
+            account.owe(account.current, (account.start, since), empty, (), how)
         account.start = since
+    standing = account.as_it_stands(new)
     if new.state >= JobState.CANCELLED:
         _end_job(shard, draft, account, new)
     elif since < account.start and not empty(new.schedules, since, account.start):
-        account.owe(new, since, account.start, empty, account.verdicts(since))
-    account.current = new
+        account.owe(standing, (since, account.start), empty, account.verdicts(since))
+    account.current = standing
     draft.definitions.append(new)
+
+
+def _catch_up(paused: Definition, new: Definition, since: Instant) -> CatchUp:
+    """What becomes of a pause that a revision ends: as it says, or as the pause said if that was over before."""
+    if paused.until is not None and paused.until <= since:
+        return paused.catch_up
+    return new.catch_up if new.state is JobState.ACTIVE else CatchUp.SKIP
 
 
 def _end_job(shard: Shard, draft: Draft, account: Account, new: Definition) -> None:
@@ -267,7 +294,9 @@ def _openings(shard: Shard, draft: Draft, accounts: dict[str, Account]) -> None:
     """Pauses that end by themselves behind the draft's watermark."""
     for until, job, revision in sorted(top(shard.openings, draft.watermark[0], len(shard.openings))):
         definition = shard.definitions.get(job)
-        if definition is None or definition.revision != revision or job in accounts or job not in shard.in_force:
+        if definition is None or definition.revision != revision or job in accounts:
+            continue
+        if job not in shard.in_force or job in shard.guises:
             continue
         if seen_by(draft.watermark, job) >= until:
             accounts[job] = Account(shard, shard.gaps, job)
@@ -275,8 +304,13 @@ def _openings(shard: Shard, draft: Draft, accounts: dict[str, Account]) -> None:
 
 def _finish(shard: Shard, draft: Draft, job: str, account: Account, empty: Empty) -> None:
     reached = seen_by(draft.watermark, job)
-    if account.current is not None and account.start < reached:
-        account.owe(account.current, account.start, reached, empty)
+    current = account.current
+    if current is not None and account.start < reached:
+        over = current.until is not None and current.until <= reached
+        account.owe(current, (account.start, reached), empty, (), current.catch_up if over else CatchUp.SKIP)
+    if current is not account.old and job in shard.streaks:
+        streak = account.suspended
+        draft.streaks[job] = Streak(job) if streak is None else streak._replace(since=reached)
     pieces = [_not_too_late(draft, account, piece) for piece in account.pieces]
     owed = (*account.remembered(empty, reached), *(piece for piece in pieces if piece.after < piece.until))
     if owed or job in shard.owed or job in shard.given:
@@ -292,7 +326,7 @@ def _not_too_late(draft: Draft, account: Account, piece: Owed) -> Owed:
     return piece._replace(after=edge)
 
 
-def _leave_gaps(draft: Draft, accounts: dict[str, Account]) -> None:
+def leave_gaps(draft: Draft, accounts: dict[str, Account]) -> None:
     """Takes jobs out of the gaps that would reach them: what they owe there is owed by name."""
     gaps = []
     for gap in draft.gaps:

@@ -20,12 +20,13 @@ from itertools import chain, islice
 from dts import bounds
 from dts.core import backfill
 from dts.core.allocator import Order, order
-from dts.core.changes import cancel, decide_changes
+from dts.core.changes import Account, cancel, decide_changes
 from dts.core.draft import Draft
 from dts.core.fires import Fires
 from dts.core.policies import MISSED, TOO_LATE, retry_delay, settle
 from dts.core.reports import decide_reports, lost_workers
 from dts.core.shard import Shard, is_memo
+from dts.core.streaks import decide_streaks, ends
 from dts.core.timetable import seen_by
 from dts.core.turns import Turns
 from dts.model import (
@@ -43,6 +44,7 @@ from dts.model import (
     Key,
     Owed,
     Report,
+    Resume,
     Retry,
     Run,
     StartBackfill,
@@ -84,15 +86,17 @@ def decide(
     lost_workers(shard, draft, expired, most)
     turns = Turns(shard, draft)
     fires = Fires(shard, draft, turns)
+    due: Sequence[tuple[Instant, Sequence[Definition]]] = ()
+    changed: dict[str, Account] = {}
     if not hold:
         due = _time(shard, draft, now, limit)
         changed = decide_changes(shard, draft, changes, rules)
-        turns.free()
-        for instant, definitions in due:
-            fires.due(instant, [d for d in definitions if d.job not in changed] if changed else definitions)
+    changed |= decide_streaks(shard, draft, changed)
+    turns.free()
+    for instant, definitions in due:
+        fires.due(instant, [d for d in definitions if d.job not in changed] if changed else definitions)
+    if not hold:
         _work_off(shard, draft, fires, changed, limit)
-    else:
-        turns.free()
     fresh = fires.blocks(now)
     _commands(shard, draft, commands, fresh, turns)
     _retries(shard, draft, now, fresh, most)
@@ -336,7 +340,8 @@ def _commands(shard: Shard, draft: Draft, commands: Sequence[Change], fresh: lis
         if command.id in known:
             continue
         if command.id in shard.commands or command.id in draft.commands:
-            draft.answers.append((command.id, answer_of(command)))
+            first = draft.issued.get(command.id) or shard.issued.get(command.id) or command.issued
+            draft.answers.append((command.id, answer_of(command._replace(issued=first))))
         elif _command(shard, draft, command, fresh, turns):
             continue
         elif len(held) >= bounds.HELD_COMMANDS:
@@ -353,6 +358,8 @@ def _must_wait(draft: Draft, changed: Collection[str], command: Command) -> bool
     match command:
         case Run() | StartBackfill():
             return command.job in changed
+        case Resume():
+            return command.job in changed or command.job in draft.streaks
         case StopBackfill():
             return command.job in changed or command.backfill in draft.backfills
     return command.key.job in changed or command.key in draft.touched
@@ -360,6 +367,7 @@ def _must_wait(draft: Draft, changed: Collection[str], command: Command) -> bool
 
 def _command(shard: Shard, draft: Draft, command: Command, fresh: list[Block], turns: Turns) -> bool:
     """Decides a command; False: it waits for its revision."""
+    draft.issued[command.id] = command.issued
     match command:
         case Cancel():
             _cancel_command(shard, draft, command)
@@ -369,6 +377,8 @@ def _command(shard: Shard, draft: Draft, command: Command, fresh: list[Block], t
         case StopBackfill():
             backfill.stop(shard, draft, command)
             return True
+        case Resume():
+            return ends(shard, draft, command)
     key = new_key(command)
     definition = shard.definitions.get(key.job)
     ready = definition is not None and definition.revision >= command.revision

@@ -23,6 +23,7 @@ from dts.model import (
     Range,
     ShardId,
     Status,
+    Streak,
     Term,
     Watermark,
     WorkerRef,
@@ -61,8 +62,10 @@ class Draft:
     kept: list[Definition] = field(default_factory=list)
     owed: dict[str, tuple[Owed, ...]] = field(default_factory=dict)
     commands: list[bytes] = field(default_factory=list)
+    issued: dict[bytes, Instant] = field(default_factory=dict)  # when each of them was
     answers: list[tuple[bytes, str]] = field(default_factory=list)
     backfills: dict[str, Backfill] = field(default_factory=dict)  # by nonce: begun or brought forward
+    streaks: dict[str, Streak] = field(default_factory=dict)
     acks: dict[WorkerRef, list[Held]] = field(default_factory=dict)
     stray: dict[WorkerRef, list[Held]] = field(default_factory=dict)  # held by a worker, but not (any more) its own
     beats: dict[WorkerRef, int] = field(default_factory=dict)
@@ -115,6 +118,8 @@ class Draft:
             self.held_commands,
             self.answers,
             backfills=list(self.backfills.values()),
+            issued=[self.issued.get(command, 0) for command in self.commands],
+            streaks=list(self.streaks.values()),
         )
 
     def _placed(self, block: Block, start: int, to: Placement) -> Block:
@@ -146,6 +151,7 @@ class Draft:
             or self.commands
             or self.answers
             or self.backfills
+            or self.streaks
             or self.acks
             or self.stray
             or self.keep_alive

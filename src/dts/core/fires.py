@@ -40,6 +40,7 @@ class Fires:
             if ruled(definitions[0]):
                 self._one(instant, definitions[0])
                 return
+            self._turns.began(Key(definitions[0].job, instant))
         elif self._ruled:
             for definition in definitions:
                 if definition.job in self._ruled:
@@ -62,7 +63,11 @@ class Fires:
 
     def _one(self, instant: Instant, definition: Definition) -> None:
         policies, key = definition.policies, Key(definition.job, instant)
-        fate = STARTS if policies.overlap is Overlap.ALLOW_ALL else self._turns.due(definition, key)
+        fate = STARTS
+        if policies.overlap is Overlap.ALLOW_ALL:
+            self._turns.began(key)
+        else:
+            fate = self._turns.due(definition, key)
         self._put(definition, key, held=fate == WAITS, reason="" if fate in (STARTS, WAITS) else fate)
         self.count += 1
 

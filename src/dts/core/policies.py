@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from dts import bounds
 from dts.core.timetable import times_of
-from dts.model import Definition, End, Instant, JobState, Key, Misfire, Overlap, Owed, Policies, Range
+from dts.model import CatchUp, Definition, End, Instant, JobState, Key, Misfire, Overlap, Owed, Policies, Range
 from dts.schedule import Schedule
 
 MISSED = "missed"
@@ -76,7 +76,10 @@ def ended_ranges(owed: Owed, reason: str) -> list[Range]:
     definition, paused = owed.definition, owed.after
     if definition.state is JobState.PAUSED:
         paused = owed.until if definition.until is None else min(owed.until, max(owed.after, definition.until))
-    return [*ranges_of(owed._replace(until=paused), PAUSED), *ranges_of(owed._replace(after=paused), reason)]
+    return [
+        *ranges_of(owed._replace(until=paused), owed.reason or PAUSED),
+        *ranges_of(owed._replace(after=paused), reason),
+    ]
 
 
 def _ranges(owed: Owed, times: Schedule, after: Instant, until: Instant, reason: str) -> list[Range]:
@@ -112,13 +115,30 @@ def settle(owed: Owed, now: Instant, budget: int) -> Settled:
     times = times_of(definition.schedules)
     if definition.state is JobState.PAUSED:
         end = owed.until if definition.until is None else min(owed.until, definition.until)
-        ranges = _ranges(owed, times, owed.after, end, PAUSED) if end > owed.after else []
+        fires, ranges, reached = _paused(owed, times, end, budget) if end > owed.after else ([], [], end)
+        if reached < end:
+            return Settled(fires, ranges, owed._replace(after=reached))
         if end >= owed.until:
-            return Settled((), ranges, None)
-        live = settle(owed._replace(definition=active(definition), after=max(end, owed.after)), now, budget)
+            return Settled(fires, ranges, None)
+        rest_of = owed._replace(definition=active(definition), after=max(end, owed.after))
+        live = settle(rest_of, now, budget - len(fires))
         rest = None if live.rest is None else live.rest._replace(definition=definition)
-        return Settled(live.fires, [*ranges, *live.ranges], rest, live.at)
+        return Settled([*fires, *live.fires], [*ranges, *live.ranges], rest, live.at)
     return _misfire(owed, times, now, budget)
+
+
+def _paused(owed: Owed, times: Schedule, until: Instant, budget: int) -> tuple[list[Instant], list[Range], Instant]:
+    """Verdicts of a pause that has ended: fires, ranges, and how far it came within the budget."""
+    reason = owed.reason or PAUSED
+    if owed.catch_up is CatchUp.SKIP:
+        return [], _ranges(owed, times, owed.after, until, reason), until
+    limit = 1 if owed.catch_up is CatchUp.NEWEST else owed.definition.policies.misfire_limit
+    return _newest(owed, times, until, budget, (limit, reason))
+
+
+def suspended_as(definition: Definition) -> Definition:
+    """A definition as it is while its job is suspended."""
+    return definition._replace(state=JobState.PAUSED, until=None)
 
 
 def active(definition: Definition) -> Definition:
@@ -160,7 +180,7 @@ def _missed(
         if budget <= 0:
             return [], [], owed.after
         return [latest], _ranges(owed, times, owed.after, latest - 1, MISSED), until
-    return _run_all(owed, times, until, budget)
+    return _newest(owed, times, until, budget, (policies.misfire_limit, MISSED))
 
 
 def _latest(owed: Owed, times: Schedule, until: Instant) -> Instant | None:
@@ -172,8 +192,11 @@ def _latest(owed: Owed, times: Schedule, until: Instant) -> Instant | None:
     return latest if latest is not None and latest > owed.after else None
 
 
-def _run_all(owed: Owed, times: Schedule, until: Instant, budget: int) -> tuple[list[Instant], list[Range], Instant]:
-    limit = min(owed.definition.policies.misfire_limit, bounds.MISFIRE_RUN_ALL)
+def _newest(
+    owed: Owed, times: Schedule, until: Instant, budget: int, rule: tuple[int, str]
+) -> tuple[list[Instant], list[Range], Instant]:
+    """`rule`: so many of the newest instants fire, and why the older ones do not."""
+    limit, reason = min(rule[0], bounds.MISFIRE_RUN_ALL), rule[1]
     newest: list[Instant] = []
     instant, skip = until + 1, set(owed.skip)
     while len(newest) < limit:  # bounded by limit + len(skip)
@@ -185,7 +208,7 @@ def _run_all(owed: Owed, times: Schedule, until: Instant, budget: int) -> tuple[
         instant = before
     newest.reverse()
     first = newest[0] if newest else until + 1
-    ranges = _ranges(owed, times, owed.after, first - 1, MISSED)
+    ranges = _ranges(owed, times, owed.after, first - 1, reason)
     if budget >= len(newest):
         return newest, ranges, until
     fires = newest[:budget]

@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 from dts import bounds
 from dts.core.groups import Groups
-from dts.core.policies import active, ruled, spread
-from dts.core.snapshot import snapshot
+from dts.core.policies import active, ruled, spread, suspended_as
 from dts.core.timetable import Timetable, seen_by, top
 from dts.errors import Bug
 from dts.model import (
@@ -37,6 +36,8 @@ from dts.model import (
     Position,
     ShardId,
     Status,
+    Streak,
+    Term,
     WorkerRef,
 )
 
@@ -107,6 +108,7 @@ class Shard:
         ] = {}  # memos of verdicts that a late revision must know (core/changes.py)
         self.gaps: tuple[Gap, ...] = ()
         self.commands: dict[bytes, Instant] = {}  # applied ids -> when they may be forgotten
+        self.issued: dict[bytes, Instant] = {}  # ... -> when they were issued, as far as a feed does not know it itself
         self.expiries: dict[Instant, list[bytes]] = {}
         self.held_commands: tuple[Command, ...] = ()  # wait for a revision
         self.backfills: dict[str, Backfill] = {}  # by nonce, in the order in which they began
@@ -114,6 +116,9 @@ class Shard:
         self.turns: dict[str, None] = {}  # jobs of which someone's turn has come, or someone must give way
         self.groups = Groups(self.definitions)
         self.deadlines: list[tuple[Instant, Key]] = []  # of those that must be placed by then; a heap with stale items
+        self.watched: set[str] = set()  # jobs whose failures in a row are counted
+        self.streaks: dict[str, Streak] = {}
+        self.guises: dict[str, Definition] = {}  # suspended jobs as they truly are: in `definitions` they are paused
         self.ruled: set[str] = set()  # jobs whose due instants are looked at one by one
         self.counts = {Status.QUEUED: 0, Status.PLACED: 0, Status.RETRYING: 0}
         self._sorted: list[str] | None = None
@@ -148,6 +153,8 @@ class Shard:
             self.kept[definition.job, definition.revision] = definition
         changed = self._blocks(commit.blocks, commit.seq)
         self._definitions(commit)
+        for streak in commit.streaks:
+            self._streak(streak, commit.watermark)
         for job, pieces in commit.owed:
             self._owe(job, pieces)
         self.gaps = tuple(commit.gaps)
@@ -161,6 +168,8 @@ class Shard:
             expires = _hour(commit.now) + bounds.COMMAND_EXPIRY_MS
             self.commands.update(dict.fromkeys(commit.commands, expires))
             self.expiries.setdefault(expires, []).extend(commit.commands)
+            if commit.issued:
+                self.issued.update(zip(commit.commands, commit.issued, strict=True))
         self._forget_commands(commit.now)
         self._turns(commit)
         while self.retries and not self._retrying(*self.retries[0]):
@@ -183,7 +192,8 @@ class Shard:
 
     def _opens(self, until: Instant, job: str, revision: int) -> bool:
         definition = self.definitions.get(job)
-        return definition is not None and definition.revision == revision and job in self.in_force
+        known = definition is not None and definition.revision == revision
+        return known and job in self.in_force and job not in self.guises
 
     def _retrying(self, not_before: Instant, key: Key) -> bool:
         entry = self.open.get(key)
@@ -285,28 +295,62 @@ class Shard:
         for definition in commit.definitions:
             job = definition.job
             old = self.definitions.pop(job, None)
+            old = self.guises.pop(job, old)
             if old is not None:
                 self.timetable.drop(job)
                 self.in_force.pop(job, None)
                 if job in self.by_job and any(self._revision(key) == old.revision for key in self.by_job[job]):
                     self.kept[job, old.revision] = old
             self.ruled.discard(job)
+            self.watched.discard(job)
             if definition.state is JobState.DELETED:
                 if old is not None and old.group:
                     self.groups.quit(old)
                 continue
-            self.kept.pop((job, definition.revision), None)
-            term = terms.get((job, definition.revision))
-            if term is not None and term.since != definition.since:  # from a job store: the owner knows better
-                definition = definition._replace(since=term.since)  # noqa: PLW2901
-            self.definitions[job] = definition
-            if ruled(definition):
-                self.ruled.add(job)
-            if definition.group:
-                self.groups.join(definition)
-            self._start(definition, commit.watermark)
-            if term is not None and job in self.in_force:
-                self.in_force[job] = term.in_force
+            self._put(definition, terms.get((job, definition.revision)), commit.watermark)
+
+    def _put(self, definition: Definition, term: Term | None, watermark: tuple[Instant, str]) -> None:
+        job = definition.job
+        self.kept.pop((job, definition.revision), None)
+        if term is not None and term.since != definition.since:  # from a job store: the owner knows better
+            definition = definition._replace(since=term.since)
+        self.definitions[job] = definition
+        if ruled(definition):
+            self.ruled.add(job)
+        if definition.policies.pause_after:
+            self.watched.add(job)
+        if definition.group:
+            self.groups.join(definition)
+        self._start(definition, watermark)
+        if term is not None and job in self.in_force:
+            self.in_force[job] = term.in_force
+        if job in self.streaks:
+            self._suspend(self.streaks[job])
+
+    def _streak(self, streak: Streak, watermark: tuple[Instant, str]) -> None:
+        job = streak.job
+        if streak == Streak(job):
+            self.streaks.pop(job, None)
+        else:
+            self.streaks[job] = streak
+        truly = self.guises.get(job)
+        if streak.since:
+            self._suspend(streak)
+        elif truly is not None:
+            del self.guises[job], self.in_force[job]
+            self.definitions[job] = truly
+            self._start(truly, watermark)
+
+    def _suspend(self, streak: Streak) -> None:
+        """From its `since` on the job is as if paused."""
+        job = streak.job
+        truly = self.guises.get(job) or self.definitions.get(job)
+        if not streak.since or truly is None:
+            return
+        self.guises[job] = truly
+        self.definitions[job] = suspended_as(truly)
+        self.timetable.drop(job)
+        self.in_force[job] = streak.since
 
     def _start(self, definition: Definition, watermark: tuple[Instant, str]) -> None:
         job, seen = definition.job, seen_by(watermark, definition.job)
@@ -438,7 +482,4 @@ class Shard:
         for expires in [each for each in self.expiries if each <= now]:
             for command in self.expiries.pop(expires):
                 self.commands.pop(command, None)
-
-    def snapshot(self, limit: int, rules: str = "") -> list[Commit]:
-        """The state as commits of at most `limit` definitions or blocks each: folding them gives an equal state."""
-        return snapshot(self, limit, rules)
+                self.issued.pop(command, None)

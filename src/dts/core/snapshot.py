@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import zip_longest
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from dts import bounds
+from dts.core.shard import Shard
 from dts.core.weight import block_bytes, debt_bytes, definition_bytes
 from dts.model import START, Block, Commit, Definition, Key, Owed, Term
-
-if TYPE_CHECKING:
-    from dts.core.shard import Shard
 
 T = TypeVar("T")
 PART_BYTES = bounds.STEP_BYTES // 4  # of each of the four kinds in one commit
 
 
-def snapshot(shard: Shard, limit: int, rules: str) -> list[Commit]:
-    """Commits of at most `limit` definitions, blocks, debts and kept revisions each."""
+def snapshot(shard: Shard, limit: int, rules: str = "") -> list[Commit]:
+    """The state as commits, folding which gives an equal state: of at most `limit` definitions, blocks, debts and kept revisions each."""
     parts = list(
         zip_longest(
-            cut(shard.definitions.values(), definition_bytes, limit),
+            cut((shard.guises.get(job, each) for job, each in shard.definitions.items()), definition_bytes, limit),
             cut(_open_blocks(shard), block_bytes, limit),
             cut(_debts(shard), debt_bytes, limit),
             cut(shard.kept.values(), definition_bytes, limit),
@@ -49,6 +47,7 @@ def snapshot(shard: Shard, limit: int, rules: str) -> list[Commit]:
                 gaps=shard.gaps if last else (),
                 waiting=shard.held_commands if last else (),
                 backfills=list(shard.backfills.values()) if part == 0 else (),
+                streaks=list(shard.streaks.values()) if part == 0 else (),
             )
         )
     return [*_commands(shard, seq), *commits]
@@ -80,7 +79,8 @@ def _commands(shard: Shard, seq: int) -> list[Commit]:
             expires - bounds.COMMAND_EXPIRY_MS,
             START,
             shard.applied,
-            commands=ids,
+            commands=list(ids),
+            issued=[shard.issued.get(id, 0) for id in ids],
         )
         for number, (expires, ids) in enumerate(groups)
     ]

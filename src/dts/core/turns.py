@@ -48,6 +48,7 @@ class Turns:
         self._lines: dict[str, Line] = {}
         self._decided: dict[Key, Block] | None = None
         self._freed: dict[int, tuple[Block, list[Key], list[int]]] = {}
+        self._begun: dict[str, list[Key]] = {}
         self.dropped: set[Key] = set()  # due in this step, and cancelled by one that was due later in it
 
     # ---- what happens
@@ -79,6 +80,12 @@ class Turns:
             return ALL_WAIT
         line.held[key] = self._draft.now
         return WAITS
+
+    def began(self, key: Key) -> None:
+        """An instant of a revision that lets executions run beside each other: those of a later one may be due in this step, too."""
+        self._begun.setdefault(key.job, []).append(key)
+        if key.job in self._lines:
+            self._lines[key.job].active.add(key)
 
     def by_hand(self, definition: Definition, key: Key) -> bool:
         """Whether an execution that is started by hand waits for its turn."""
@@ -114,7 +121,7 @@ class Turns:
         return line
 
     def _read(self, job: str) -> Line:
-        line, opened = Line(), self._shard.open
+        line, opened = Line(set(self._begun.get(job, ()))), self._shard.open
         for key in self._shard.by_job.get(job, ()):
             block = opened[key][0]
             now = self._outcomes().get(key, block)
@@ -156,6 +163,8 @@ class Turns:
             entry = self._shard.open.get(key)
             line = self._lines[key.job]
             if entry is None:
+                if key in self._begun.get(key.job, ()):
+                    continue  # the next step cancels it
                 self.dropped.add(key)
                 line.active.discard(key)
                 line.held.pop(key, None)

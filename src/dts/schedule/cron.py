@@ -142,7 +142,9 @@ class CronSchedule(Schedule):
         wall = self._wall_until(min(second + offsets[i], end[i] - 1))
         if wall >= first[i]:
             return wall - offsets[i]
-        if i and end[i - 1] > min(first[i], second + offsets[i]):  # in the second pass of a fold, all of the first lies before
+        if i and end[i - 1] > min(
+            first[i], second + offsets[i]
+        ):  # in the second pass of a fold, all of the first lies before
             wall = self._wall_until(end[i - 1] - 1)
         i = bisect_right(first, wall, 0, i) - 1
         while wall >= end[i]:  # in a gap

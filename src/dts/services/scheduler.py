@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dts import bounds
 from dts.amounts import Vector
 from dts.core.instance import Desk, Instance
+from dts.core.snapshot import snapshot
 from dts.errors import FailedPrecondition, OutcomeUnknown, OwnershipLost
 from dts.model import (
     Backfill,
@@ -199,7 +200,7 @@ class Scheduler:
             return
         state = self.core.desks[shard].shard
         try:
-            await self._ledger.snapshot(state.snapshot(SNAPSHOT_PART, self.core.rules))
+            await self._ledger.snapshot(snapshot(state, SNAPSHOT_PART, self.core.rules))
         except OwnershipLost as error:
             log.warning("%s", error)  # the next commit finds it out, too
 

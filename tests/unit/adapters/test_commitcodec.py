@@ -155,6 +155,7 @@ commits = st.builds(
         ),
         max_size=2,
     ),
+    st.lists(instants, max_size=2),
 )
 
 
@@ -188,7 +189,7 @@ def test_history_reads_what_ended(one: Commit) -> None:
 def test_every_field_of_a_commit_is_encoded() -> None:
     """A field that is added to the model and forgotten here would be lost at a take-over."""
     fields = {"shard", "epoch", "seq", "now", "watermark", "applied", "blocks", "ranges", "opened", "closed"}
-    fields |= {"definitions", "kept", "owed", "gaps", "commands", "waiting", "answers", "backfills"}
+    fields |= {"definitions", "kept", "owed", "gaps", "commands", "waiting", "answers", "backfills", "issued"}
     assert set(Commit.__slots__) == fields
 
 

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from dts import bounds
 from dts.core.instance import Instance
+from dts.core.snapshot import snapshot as snapshot_of
 from dts.model import (
     Block,
     Cancel,
@@ -264,7 +265,7 @@ class Accounting(RuleBasedStateMachine):
         return self.core.desks[0].shard
 
     def _adopt(self, snapshot: bool) -> None:
-        commits = self.shard.snapshot(2) if snapshot and self.log else self.log
+        commits = snapshot_of(self.shard, 2) if snapshot and self.log else self.log
         state = folded(commits)
         if self.log:
             lost = difference(canon(self.shard) | {"epoch": 0}, canon(state) | {"epoch": 0})
@@ -331,7 +332,7 @@ class Accounting(RuleBasedStateMachine):
         assert fleet <= 5
         backfills.check(self.shard, self.book)
         # `epoch` is raised by the next commit.
-        lost = difference(canon(self.shard), canon(folded(self.shard.snapshot(2))))
+        lost = difference(canon(self.shard), canon(folded(snapshot_of(self.shard, 2))))
         assert not lost, lost
 
     def teardown(self) -> None:

@@ -195,6 +195,7 @@ def test_why_not_names_what_each_worker_lacks() -> None:
     fleet.attach(info(2, 2))
     fleet.leave(WorkerRef("w2", "1"))
     assert (
-        Allocator(fleet).why_not(Demand(memory=4_096)) == "3 workers: 2 are too small: memory (need 4096, have 500), 1 is draining"
+        Allocator(fleet).why_not(Demand(memory=4_096))
+        == "3 workers: 2 are too small: memory (need 4096, have 500), 1 is draining"
     )
     assert Allocator(fleet).why_not(Demand(selector="gpu")) == "3 workers: 2 lack the labels (gpu), 1 is draining"

@@ -7,6 +7,7 @@ import pytest
 from dts import bounds
 from dts.core.instance import Instance
 from dts.core.shard import Shard
+from dts.core.snapshot import snapshot as snapshot_of
 from dts.model import (
     ENDS,
     Backfill,
@@ -26,12 +27,14 @@ from dts.model import (
     Outcome,
     Policies,
     Report,
+    Run,
     ScheduleSpec,
     StartBackfill,
     Status,
     StopBackfill,
     WorkerInfo,
     WorkerRef,
+    new_key,
 )
 from tests.simulation.states import canon, folded
 
@@ -172,7 +175,7 @@ def test_it_goes_on_where_it_was_after_a_take_over(snapshot: bool) -> None:
     for _ in range(10):
         driver.end(sorted(driver.held)[:3])
         driver.steps()
-    commits = driver.shard.snapshot(3) if snapshot else driver.log
+    commits = snapshot_of(driver.shard, 3) if snapshot else driver.log
     assert canon(folded(commits)) == canon(driver.shard)
     before = driver.shard.backfills[nonce]
     assert (before.started, before.open) == (35, 5)
@@ -307,3 +310,20 @@ def test_the_oldest_that_is_over_is_forgotten(monkeypatch: pytest.MonkeyPatch) -
 def test_a_backfill_knows_its_names() -> None:
     one = Backfill(bytes(range(16)), "a", T0, 0, 10, HOURLY, 1, 5, 3, started=4, tally=(1, 0, 0, 2, 0))
     assert (one.nonce, one.open, str(one)) == ("000102030405", 1, "a~000102030405")
+
+
+@pytest.mark.parametrize("snapshot", [False, True])
+def test_a_repeat_of_a_command_that_was_issued_later_is_answered_with_what_the_first_one_made(snapshot: bool) -> None:
+    driver = Driver()
+    driver.put("idle")
+    first = Run(b"r" * 16, "idle", driver.now, driver.now + DAY, 1)
+    driver.receive(first)
+    driver.steps()
+    made = str(new_key(first))
+    driver.work()
+    driver.adopt(snapshot_of(driver.shard, 3) if snapshot else driver.log)
+    driver.answers.clear()
+    driver.now += MINUTE
+    driver.receive(first._replace(issued=driver.now))
+    driver.steps()
+    assert driver.answers == {first.id: made}

@@ -6,6 +6,7 @@ from dts import bounds
 from dts.core.instance import Instance
 from dts.core.policies import PUBLISHED_LATE
 from dts.core.shard import Shard
+from dts.core.snapshot import snapshot
 from dts.model import (
     LAST_JOB,
     Block,
@@ -178,7 +179,7 @@ def test_a_job_made_anew_knows_what_the_deleted_one_had_fired() -> None:
     script.change("a", 3 * MINUTE + 1, state=JobState.DELETED)
     script.steps()
     script.core.adopt(1, 0, [], 0)
-    restored = folded(script.shard.snapshot(10))
+    restored = folded(snapshot(script.shard, 10))
     assert canon(restored) == canon(script.shard)
     script.core.drop(1)
     script.change("a", 3 * MINUTE + 2, MINUTELY)
@@ -351,7 +352,7 @@ def test_a_snapshot_remembers_commands() -> None:
     script.change("a", 0, (ScheduleSpec("@every 1h"),))
     script.receive(Run(b"1" * 16, "a", T0, T0 + HOUR, 1))
     script.steps(1)
-    assert set(folded(script.shard.snapshot(10)).commands) == {b"1" * 16}
+    assert set(folded(snapshot(script.shard, 10)).commands) == {b"1" * 16}
 
 
 def test_a_command_that_expired_is_skipped_even_if_it_could_run() -> None:
@@ -411,7 +412,7 @@ def test_a_feed_that_tells_an_older_revision_again_does_not_bring_a_deleted_job_
     script.steps(MINUTE)
     assert "a" not in script.shard.definitions
     assert script.fired("a") == []
-    assert canon(folded(script.shard.snapshot(1))) == canon(script.shard)
+    assert canon(folded(snapshot(script.shard, 1))) == canon(script.shard)
     script.change("b", MINUTE, (ScheduleSpec("@every 1h"),))
     script.steps(bounds.DELETED_KNOWN_MS + HOUR)
     assert not script.shard.given

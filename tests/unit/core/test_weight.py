@@ -13,6 +13,7 @@ from dts.core import snapshot
 from dts.core.draft import Draft
 from dts.core.instance import Instance
 from dts.core.shard import folded
+from dts.core.snapshot import snapshot as snapshot_of
 from dts.core.weight import weight
 from dts.model import (
     Block,
@@ -207,7 +208,7 @@ def test_a_snapshot_is_cut_by_bytes_and_folds_to_the_same_state(world: World, mo
     world.change(*(job(f"j{n:03d}", 2, world.now) for n in range(30)))  # the old revisions are kept
     world.settle()
     assert len(world.shard.kept) == 30
-    commits = world.shard.snapshot(5_000)
+    commits = snapshot_of(world.shard, 5_000)
     assert len(commits) > 10
     assert max(len(commit_out(each)) for each in commits) <= MIB
     again = folded(0, commits)

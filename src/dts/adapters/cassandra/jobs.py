@@ -6,6 +6,7 @@ lost to a rival after that, those that were written are taken back by a further 
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -95,21 +96,25 @@ class CassandraJobs:
         A revision without a `request` has an id that the service made just now: nobody else can know it, so it is written
         without a condition (a repeat is harmless, also after the job was changed: it is dated before any change).
         """
-        steps = await self._steps(revisions)
+        if alone := len(revisions) == 1:  # a name without a job is no job: it need not wait for the look
+            steps, _ = await asyncio.gather(self._steps(revisions), self._name([revisions[0].definition.job]))
+        else:
+            steps = await self._steps(revisions)
         for each in steps:
             free = each.current is None or each.current.definition.state is JobState.DELETED
             if not free or not _follow(each):
                 raise _taken(each.job)
         named = [each for each in steps if each.current or each.revisions[0].request or len(each.revisions) > 1]
-        if named and (lost := await self._write(named)):
+        if named and (lost := await self._write(named, name=not alone)):
             raise _taken(lost[0].job)
         theirs = {each.job for each in named}
         ours = [each for each in revisions if each.definition.job not in theirs]
-        await self._name([each.definition.job for each in ours])
+        if not alone:
+            await self._name([each.definition.job for each in ours])
         try:
             await in_flight(ours, self._add_plain)
         except Unavailable as error:
-            if len(revisions) == 1:
+            if alone:
                 raise
             raise OutcomeUnknown(f"a create of {len(revisions)} jobs broke off, some may be there: {error}") from error
 
@@ -217,9 +222,10 @@ class CassandraJobs:
         current = await in_flight(by_job, self._newest)
         return [Step(of, now) for of, now in zip(by_job.values(), current, strict=True)]
 
-    async def _write(self, steps: Sequence[Step]) -> Sequence[Step]:
-        """Writes all of them; those that were lost to a rival, when all others are taken back."""
-        await self._name([step.job for step in steps])
+    async def _write(self, steps: Sequence[Step], name: bool = True) -> Sequence[Step]:
+        """Writes all of them; those that were lost to a rival, when all others are taken back. `name`: their ids first."""
+        if name:
+            await self._name([step.job for step in steps])
         if len(steps) == 1:
             return [] if await self._apply(steps[0]) else steps
 

@@ -16,7 +16,7 @@ from dts.errors import ConfigError, StoreDamaged
 
 CHECKED_WHOLE_BYTES = 32 * 1024 * 1024  # checked in about 0.1 s
 CHECKED_UNCLEAN_BYTES = 256 * 1024 * 1024  # checked in about 1 s
-DECIDES = ("meta", "state", "shard", "jobs", "terms", "open_blocks", "owed", "commands", "backfills")
+DECIDES = ("meta", "state", "shard", "jobs", "terms", "open_blocks", "owed", "commands", "backfills", "streaks")
 MAGIC = b"SQLite format 3\x00"
 NAMED_PROBLEMS = 5  # said in the message
 

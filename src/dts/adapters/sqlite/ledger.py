@@ -25,10 +25,24 @@ from dts.codec import (
     debt_out,
     gaps_in,
     gaps_out,
+    streak_in,
+    streak_out,
 )
 from dts.errors import Bug, OutcomeUnknown, OwnershipLost, QueueFull, StoreDamaged, Unavailable
 from dts.gen.log.v1 import log_pb2 as log
-from dts.model import LAST_JOB, Backfill, BackfillState, Commit, Definition, Instant, JobState, Outcome, ShardId, Term
+from dts.model import (
+    LAST_JOB,
+    Backfill,
+    BackfillState,
+    Commit,
+    Definition,
+    Instant,
+    JobState,
+    Outcome,
+    ShardId,
+    Streak,
+    Term,
+)
 
 SHARD: ShardId = 0  # one file is one shard
 COMMANDS_AT_ONCE = 64  # ids marked by one statement
@@ -147,6 +161,8 @@ class SqliteLedger:
                 conn.execute("INSERT OR REPLACE INTO owed VALUES (?, ?, ?)", (commit.shard, job, debt))
             else:
                 conn.execute("DELETE FROM owed WHERE shard = ? AND job = ?", (commit.shard, job))
+        if commit.streaks:
+            _write_streaks(conn, commit.shard, commit.streaks)
         if commit.backfills:
             _write_backfills(conn, commit.shard, commit.backfills)
         if commit.commands:
@@ -193,6 +209,15 @@ def _mark(conn: sqlite3.Connection, ids: Sequence[bytes], now: Instant) -> None:
     conn.execute(f"DELETE FROM commands WHERE pos IN ({old})", (now, FORGOTTEN_AT_ONCE))
 
 
+def _write_streaks(conn: sqlite3.Connection, shard: ShardId, streaks: Sequence[Streak]) -> None:
+    for each in streaks:
+        if each == Streak(each.job):
+            conn.execute("DELETE FROM streaks WHERE shard = ? AND job = ?", (shard, each.job))
+        else:
+            row = (shard, each.job, streak_out(each).SerializeToString())
+            conn.execute("INSERT OR REPLACE INTO streaks VALUES (?, ?, ?)", row)
+
+
 def _write_backfills(conn: sqlite3.Connection, shard: ShardId, backfills: Sequence[Backfill]) -> None:
     for each in backfills:
         if each.state is BackfillState.FORGOTTEN:
@@ -217,6 +242,7 @@ def _load(conn: sqlite3.Connection, shard: ShardId) -> tuple[Commit, OpenBlocks,
         current = {(term.job, term.revision) for term in opened}
         debts = conn.execute("SELECT debt FROM owed WHERE shard = ?", (shard,))
         owed = [debt_in(log.Debt.FromString(debt)) for (debt,) in debts]
+        streaks = conn.execute("SELECT streak FROM streaks WHERE shard = ?", (shard,)).fetchall()
         backfills = conn.execute("SELECT backfill FROM backfills WHERE shard = ? ORDER BY began, nonce", (shard,))
         commit = Commit(
             shard=shard,
@@ -234,6 +260,7 @@ def _load(conn: sqlite3.Connection, shard: ShardId) -> tuple[Commit, OpenBlocks,
             commands=[id for (id,) in conn.execute("SELECT id FROM commands WHERE applied = 1")],
             waiting=[command_in(each) for each in log.Commands.FromString(waiting).commands],
             backfills=[backfill_in(log.Backfill.FromString(each)) for (each,) in backfills],
+            streaks=[streak_in(log.Streak.FromString(each)) for (each,) in streaks],
         )
     finally:
         conn.execute("COMMIT")

@@ -109,7 +109,12 @@ CREATE TABLE backfills (shard INTEGER, nonce TEXT, began INTEGER NOT NULL, backf
   PRIMARY KEY (shard, nonce)) WITHOUT ROWID, STRICT;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _ENFORCEMENT, _BACKFILLS)
+# Failures in a row and suspensions (log.v1.Streak).
+_STREAKS = """
+CREATE TABLE streaks (shard INTEGER, job TEXT, streak BLOB NOT NULL, PRIMARY KEY (shard, job)) WITHOUT ROWID, STRICT;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _ENFORCEMENT, _BACKFILLS, _STREAKS)
 VERSION = len(MIGRATIONS)
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from dts.codec import definition_in, definition_out
 from dts.gen.log.v1 import log_pb2 as log
-from dts.model import Definition, Demand, Instant, JobState, Policies, ScheduleSpec
+from dts.model import CatchUp, Definition, Demand, Instant, JobState, Policies, ScheduleSpec
 
 SHAPES = 20_000  # distinct ones kept decoded and encoded
 
@@ -22,6 +22,7 @@ class Shape(NamedTuple):
     demand: Demand
     policies: Policies
     group: str
+    catch_up: CatchUp
 
 
 @lru_cache(maxsize=SHAPES)
@@ -35,7 +36,7 @@ def _encode(shape: Shape) -> bytes:
 @lru_cache(maxsize=SHAPES)
 def _decode(shape: bytes) -> Shape:
     got = definition_in(log.Definition.FromString(shape))
-    return Shape(got.schedules, got.demand, got.policies, got.group)
+    return Shape(got.schedules, got.demand, got.policies, got.group, got.catch_up)
 
 
 @lru_cache(maxsize=SHAPES)
@@ -45,7 +46,9 @@ def _same(body: bytes) -> bytes:
 
 def shape_of(definition: Definition) -> bytes:
     """The column `shape`."""
-    return _encode(Shape(definition.schedules, definition.demand, definition.policies, definition.group))
+    return _encode(
+        Shape(definition.schedules, definition.demand, definition.policies, definition.group, definition.catch_up)
+    )
 
 
 def group_of(shape: bytes) -> str:
@@ -56,5 +59,17 @@ def group_of(shape: bytes) -> str:
 def definition_of(row: tuple[str, int, Instant, int, Instant | None, bytes, bytes]) -> Definition:
     """A definition from a row of COLUMNS."""
     job, revision, since, state, until, shape, body = row
-    schedules, demand, policies, group = _decode(shape)
-    return Definition(job, revision, since, STATES[state], until, schedules, demand, policies, _same(body), group=group)
+    like = _decode(shape)
+    return Definition(
+        job,
+        revision,
+        since,
+        STATES[state],
+        until,
+        like.schedules,
+        like.demand,
+        like.policies,
+        _same(body),
+        group=like.group,
+        catch_up=like.catch_up,
+    )

@@ -309,6 +309,7 @@ class Policies(_message.Message):
     START_WITHIN_FIELD_NUMBER: _builtins.int
     RETRY_ONLY_FIELD_NUMBER: _builtins.int
     RETRY_NEVER_FIELD_NUMBER: _builtins.int
+    PAUSE_AFTER_FIELD_NUMBER: _builtins.int
     misfire: _builtins.str
     misfire_limit: _builtins.int
     late_window: _builtins.int
@@ -324,6 +325,7 @@ class Policies(_message.Message):
     group_limit: _builtins.int
     jitter: _builtins.int
     start_within: _builtins.int
+    pause_after: _builtins.int
     @_builtins.property
     def retry_only(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -348,10 +350,11 @@ class Policies(_message.Message):
         start_within: _builtins.int = ...,
         retry_only: _abc.Iterable[_builtins.str] | None = ...,
         retry_never: _abc.Iterable[_builtins.str] | None = ...,
+        pause_after: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "grace", b"grace", "group_limit", b"group_limit", "jitter", b"jitter", "late_window", b"late_window", "max_retries", b"max_retries", "misfire", b"misfire", "misfire_limit", b"misfire_limit", "overlap", b"overlap", "overlap_limit", b"overlap_limit", "retry_cap", b"retry_cap", "retry_factor", b"retry_factor", "retry_initial", b"retry_initial", "retry_jitter", b"retry_jitter", "retry_never", b"retry_never", "retry_only", b"retry_only", "start_within", b"start_within"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "grace", b"grace", "group_limit", b"group_limit", "jitter", b"jitter", "late_window", b"late_window", "max_retries", b"max_retries", "misfire", b"misfire", "misfire_limit", b"misfire_limit", "overlap", b"overlap", "overlap_limit", b"overlap_limit", "pause_after", b"pause_after", "retry_cap", b"retry_cap", "retry_factor", b"retry_factor", "retry_initial", b"retry_initial", "retry_jitter", b"retry_jitter", "retry_never", b"retry_never", "retry_only", b"retry_only", "start_within", b"start_within"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -374,6 +377,7 @@ class Definition(_message.Message):
     BODY_FIELD_NUMBER: _builtins.int
     REPUBLISHED_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
+    CATCH_UP_FIELD_NUMBER: _builtins.int
     job: _builtins.str
     revision: _builtins.int
     since: _builtins.int
@@ -384,6 +388,8 @@ class Definition(_message.Message):
     republished: _builtins.bool
     group: _builtins.str
     """of the job, for ever"""
+    catch_up: _builtins.str
+    """skip (unset) | newest | all"""
     @_builtins.property
     def schedules(self) -> _containers.RepeatedCompositeFieldContainer[Global___Schedule]: ...
     @_builtins.property
@@ -406,10 +412,11 @@ class Definition(_message.Message):
         body: _builtins.bytes = ...,
         republished: _builtins.bool = ...,
         group: _builtins.str = ...,
+        catch_up: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_until", b"_until", "demand", b"demand", "policies", b"policies", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_until", b"_until", "body", b"body", "demand", b"demand", "group", b"group", "job", b"job", "policies", b"policies", "republished", b"republished", "revision", b"revision", "schedules", b"schedules", "since", b"since", "state", b"state", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_until", b"_until", "body", b"body", "catch_up", b"catch_up", "demand", b"demand", "group", b"group", "job", b"job", "policies", b"policies", "republished", b"republished", "revision", b"revision", "schedules", b"schedules", "since", b"since", "state", b"state", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__until: _TypeAlias = _typing.Literal["until"]  # noqa: Y015
     _WhichOneofArgType__until: _TypeAlias = _typing.Literal["_until", b"_until"]  # noqa: Y015
@@ -463,8 +470,13 @@ class Owed(_message.Message):
     AFTER_FIELD_NUMBER: _builtins.int
     UNTIL_FIELD_NUMBER: _builtins.int
     SKIP_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CATCH_UP_FIELD_NUMBER: _builtins.int
     after: _builtins.int
     until: _builtins.int
+    reason: _builtins.str
+    """of what is paused"""
+    catch_up: _builtins.str
     @_builtins.property
     def definition(self) -> Global___Definition: ...
     @_builtins.property
@@ -476,10 +488,12 @@ class Owed(_message.Message):
         after: _builtins.int = ...,
         until: _builtins.int = ...,
         skip: _abc.Iterable[_builtins.int] | None = ...,
+        reason: _builtins.str = ...,
+        catch_up: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "definition", b"definition", "skip", b"skip", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "catch_up", b"catch_up", "definition", b"definition", "reason", b"reason", "skip", b"skip", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -563,10 +577,11 @@ class Command(_message.Message):
     AFTER_FIELD_NUMBER: _builtins.int
     UNTIL_FIELD_NUMBER: _builtins.int
     PARALLEL_FIELD_NUMBER: _builtins.int
+    CATCH_UP_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
     id: _builtins.bytes
     kind: _builtins.str
-    """run | cancel | retry | start_backfill | stop_backfill"""
+    """run | cancel | retry | start_backfill | stop_backfill | resume"""
     job: _builtins.str
     instant: _builtins.int
     nonce: _builtins.str
@@ -579,6 +594,8 @@ class Command(_message.Message):
     """of a backfill"""
     until: _builtins.int
     parallel: _builtins.int
+    catch_up: _builtins.str
+    """of a resume"""
     group: _builtins.str
     """of the job: with it, or else with the job's id, goes the shard"""
     def __init__(
@@ -597,11 +614,12 @@ class Command(_message.Message):
         after: _builtins.int = ...,
         until: _builtins.int = ...,
         parallel: _builtins.int = ...,
+        catch_up: _builtins.str = ...,
         group: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "arguments", b"arguments", "expires", b"expires", "group", b"group", "id", b"id", "instant", b"instant", "issued", b"issued", "job", b"job", "kind", b"kind", "nonce", b"nonce", "parallel", b"parallel", "reason", b"reason", "revision", b"revision", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "arguments", b"arguments", "catch_up", b"catch_up", "expires", b"expires", "group", b"group", "id", b"id", "instant", b"instant", "issued", b"issued", "job", b"job", "kind", b"kind", "nonce", b"nonce", "parallel", b"parallel", "reason", b"reason", "revision", b"revision", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -679,6 +697,41 @@ class Backfill(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Backfill: _TypeAlias = Backfill  # noqa: Y015
+
+@_typing.final
+class Streak(_message.Message):
+    """A job's failures in a row, and its suspension."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    job: _builtins.str
+    failures: _builtins.int
+    since: _builtins.int
+    """it is suspended: where its span begins"""
+    at: _builtins.int
+    """ms"""
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        job: _builtins.str = ...,
+        failures: _builtins.int = ...,
+        since: _builtins.int = ...,
+        at: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "failures", b"failures", "job", b"job", "reason", b"reason", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Streak: _TypeAlias = Streak  # noqa: Y015
 
 @_typing.final
 class Commands(_message.Message):
@@ -844,6 +897,8 @@ class Commit(_message.Message):
     PART_FIELD_NUMBER: _builtins.int
     PARTS_FIELD_NUMBER: _builtins.int
     BACKFILLS_FIELD_NUMBER: _builtins.int
+    ISSUED_FIELD_NUMBER: _builtins.int
+    STREAKS_FIELD_NUMBER: _builtins.int
     shard: _builtins.int
     epoch: _builtins.int
     seq: _builtins.int
@@ -879,6 +934,12 @@ class Commit(_message.Message):
     def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Answer]: ...
     @_builtins.property
     def backfills(self) -> _containers.RepeatedCompositeFieldContainer[Global___Backfill]: ...
+    @_builtins.property
+    def issued(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """ms; of the applied commands, in their order"""
+
+    @_builtins.property
+    def streaks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Streak]: ...
     def __init__(
         self,
         *,
@@ -904,10 +965,12 @@ class Commit(_message.Message):
         part: _builtins.int = ...,
         parts: _builtins.int = ...,
         backfills: _abc.Iterable[Global___Backfill] | None = ...,
+        issued: _abc.Iterable[_builtins.int] | None = ...,
+        streaks: _abc.Iterable[Global___Streak] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "applied_commands", b"applied_commands", "applied_definitions", b"applied_definitions", "backfills", b"backfills", "blocks", b"blocks", "closed", b"closed", "commands", b"commands", "definitions", b"definitions", "epoch", b"epoch", "gaps", b"gaps", "kept", b"kept", "now", b"now", "opened", b"opened", "owed", b"owed", "part", b"part", "parts", b"parts", "ranges", b"ranges", "seq", b"seq", "shard", b"shard", "waiting", b"waiting", "watermark_at", b"watermark_at", "watermark_job", b"watermark_job"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "applied_commands", b"applied_commands", "applied_definitions", b"applied_definitions", "backfills", b"backfills", "blocks", b"blocks", "closed", b"closed", "commands", b"commands", "definitions", b"definitions", "epoch", b"epoch", "gaps", b"gaps", "issued", b"issued", "kept", b"kept", "now", b"now", "opened", b"opened", "owed", b"owed", "part", b"part", "parts", b"parts", "ranges", b"ranges", "seq", b"seq", "shard", b"shard", "streaks", b"streaks", "waiting", b"waiting", "watermark_at", b"watermark_at", "watermark_job", b"watermark_job"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
