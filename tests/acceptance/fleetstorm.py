@@ -11,10 +11,12 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from tests.acceptance.proxy import Proxy
 from tests.acceptance.served import BIN
 
 LOOK_S = 0.02
 STOP_S = 30.0
+LASTS_S = (0.5, 12.0)  # a worker is frozen, a connection held: shorter than a lease, and longer
 
 # A task writes a line when it starts, and a file named after its process for as long as that lives.
 TASK = (
@@ -122,7 +124,7 @@ class Watch:
             total = tuple(sum(int(task[2 + place]) for task in tasks) for place in range(len(NAMES)))
             self.most[worker] = tuple(map(max, total, self.most.get(worker, total)))
             has = self.sizes[worker].amounts
-            self.full += any(one == other for one, other in zip(total, has, strict=True))
+            self.full += any(one == other > 0 for one, other in zip(total, has, strict=True))
             if any(one > other for one, other in zip(total, has, strict=True)):
                 self.wrong.append(f"{worker} has {has}, and runs {total}: {tasks}")
             twice = [task for task, count in Counter(" ".join(task[:2]) for task in tasks).items() if count > 1]
@@ -147,40 +149,45 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def troubles(
-    chance: random.Random, workers: list[Worker], lines: list[object], seconds: float, pause: float
-) -> Counter[str]:
-    """Kills, freezes and cuts off workers at random for so long; what was done."""
-    done: Counter[str] = Counter()
-    end = time.monotonic() + seconds
-    thaw_at: dict[str, float] = {}
-    held_until = 0.0
-    while (now := time.monotonic()) < end:
-        for worker in workers:
-            if worker.frozen and now >= thaw_at.get(worker.name, 0):
+class Troubles:
+    """Kills, freezes and cuts off workers at random; `done` counts what was done. `lines`: the ways to the schedulers."""
+
+    def __init__(self, chance: random.Random, workers: list[Worker], lines: list[Proxy]) -> None:
+        self.done: Counter[str] = Counter()
+        self._chance, self._workers, self._lines = chance, workers, lines
+        self._thaw_at: dict[str, float] = {}
+        self._held_until = 0.0
+
+    def go_on(self, seconds: float, pause: float) -> None:
+        """For so long; then everything is well again."""
+        end = time.monotonic() + seconds
+        while (now := time.monotonic()) < end:
+            self._heal(now)
+            self._one(now)
+            time.sleep(self._chance.uniform(0.2, 1.8) * pause)
+        self._heal(float("inf"))
+
+    def _heal(self, now: float) -> None:
+        for worker in self._workers:
+            if worker.frozen and now >= self._thaw_at[worker.name]:
                 worker.thaw()
-        if held_until and now >= held_until:
-            held_until = 0.0
-            for line in lines:
-                line.let_go()  # type: ignore[attr-defined]
-        victim = chance.choice(workers)
+        if self._held_until and now >= self._held_until:
+            self._held_until = 0.0
+            for line in self._lines:
+                line.let_go()
+
+    def _one(self, now: float) -> None:
+        chance, victim, line = self._chance, self._chance.choice(self._workers), self._chance.choice(self._lines)
         match chance.choice(["kill", "freeze", "cut", "hold"]):
             case "kill":
                 victim.kill()
-                done["killed"] += 1
+                self.done["killed"] += 1
             case "freeze" if not victim.frozen:
                 victim.freeze()
-                thaw_at[victim.name] = now + chance.uniform(0.5, 12)
-                done["frozen"] += 1
+                self._thaw_at[victim.name] = now + chance.uniform(*LASTS_S)
+                self.done["frozen"] += 1
             case "cut":
-                done["cut off"] += chance.choice(lines).cut(chance)  # type: ignore[attr-defined]
+                self.done["cut"] += line.cut(chance)
             case "hold":
-                done["held"] += chance.choice(lines).hold(chance)  # type: ignore[attr-defined]
-                held_until = held_until or now + chance.uniform(0.5, 12)
-        time.sleep(chance.uniform(0.2, 1.8) * pause)
-    for worker in workers:
-        if worker.frozen:
-            worker.thaw()
-    for line in lines:
-        line.let_go()  # type: ignore[attr-defined]
-    return done
+                self.done["held"] += line.hold(chance)
+                self._held_until = self._held_until or now + chance.uniform(*LASTS_S)

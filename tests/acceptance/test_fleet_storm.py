@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.clustered import Cluster, cluster
-from tests.acceptance.fleetstorm import TASK, Size, Watch, Worker, troubles
+from tests.acceptance.fleetstorm import TASK, Size, Troubles, Watch, Worker
 from tests.acceptance.proxy import proxy
 from tests.servers import Servers
 
@@ -30,15 +30,15 @@ SIZES = [
 ]
 # name, how often (s), lasts (s), cpu, memory, slots, gpu
 WORK = [
-    *((f"plain-{each}", 1, 0.3, 0, 0, 1, 0) for each in range(4)),
-    ("two-slots", 2, 1.0, 0, 0, 2, 0),
-    ("small", 1, 1.0, 400, 100, 1, 0),
-    ("middle", 2, 2.0, 1_500, 700, 1, 0),
-    ("gpu", 3, 2.0, 100, 50, 1, 1),
-    ("large", 7, 1.5, 4_000, 1_000, 1, 0),
-    ("whole", 11, 1.0, 8_000, 1_000, 3, 0),
+    *((f"plain-{each}", 1, 2.5, 0, 0, 1, 0) for each in range(6)),
+    ("two-slots", 1, 3.0, 0, 0, 2, 0),
+    *((f"small-{each}", 1, 2.0, 400, 100, 1, 0) for each in range(3)),
+    ("middle", 1, 2.0, 1_500, 700, 1, 0),
+    ("gpu", 1, 2.5, 100, 50, 1, 1),
+    ("large", 4, 2.5, 4_000, 1_000, 1, 0),
+    ("whole", 9, 1.5, 8_000, 1_000, 3, 0),
 ]
-LEASE_S = 18.0
+LEASE_S = 8.0
 WAIT_S = 120.0
 OTHER = "127.0.0.2"  # what workers are told: the way through the proxies
 
@@ -90,12 +90,13 @@ def storm(folder: Path, servers: Servers, seconds: float, pause: float) -> None:
         begun = int(time.time())
         with watch:
             jobs = create(made)
-            done = troubles(chance, workers, list(between), seconds, pause)
+            troubles = Troubles(chance, workers, between)
+            troubles.go_on(seconds, pause)
             for job in jobs:
                 made.dts("job", "pause", job)
             until("all that was due has ended", lambda: open_executions(made) == 0)
 
-        report(watch, done)
+        report(watch, troubles.done)
         watch.check()
         span = ("--from", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun)), "--to", "now")
         until("the audit is clean", lambda: made.served.dts("audit", *span).returncode == 0, 60)
@@ -108,7 +109,8 @@ def report(watch: Watch, done: dict[str, int]) -> None:
         f"{dict(done)}; {len(starts)} starts, {attempts} attempts at most; {watch.looks} looks, {watch.full} at a full worker"
     )
     print({worker: (most, watch.sizes[worker].amounts) for worker, most in sorted(watch.most.items())})
-    assert len({worker for _, _, worker in starts}) == len(SIZES), "every worker ran something"
+    assert len({worker for _, _, worker in starts}) >= len(SIZES) - 2, "nearly every worker ran something"
+    assert watch.full, "some worker was full"
 
 
 @pytest.mark.timeout(300)

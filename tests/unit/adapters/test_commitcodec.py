@@ -36,6 +36,7 @@ from dts.model import (
     StartBackfill,
     Status,
     StopBackfill,
+    Streak,
     Term,
     WorkerRef,
 )
@@ -50,7 +51,21 @@ revisions = st.integers(1, 2**40)
 keys = st.builds(Key, names, instants, st.sampled_from(["", "0123456789ab"]))
 demands = st.sampled_from([SLOT, BIG])
 policies = st.builds(
-    Policies, st.sampled_from(Misfire), small, instants, instants, small, small, small, st.floats(0, 9), st.floats(0, 1)
+    Policies,
+    st.sampled_from(Misfire),
+    small,
+    instants,
+    instants,
+    small,
+    small,
+    small,
+    st.floats(0, 9),
+    st.floats(0, 1),
+    overlap_limit=small,
+    group_limit=small,
+    jitter=instants,
+    start_within=instants,
+    pause_after=small,
 ).map(lambda each: each._replace(delivery=Delivery.AT_MOST_ONCE))
 specs = st.builds(ScheduleSpec, texts, texts, st.none() | instants, st.none() | instants, st.sampled_from(["", "skip"]))
 definitions = st.builds(
@@ -156,6 +171,7 @@ commits = st.builds(
         max_size=2,
     ),
     st.lists(instants, max_size=2),
+    st.lists(st.builds(Streak, names, small, instants, instants, texts), max_size=2),
 )
 
 
@@ -190,6 +206,7 @@ def test_every_field_of_a_commit_is_encoded() -> None:
     """A field that is added to the model and forgotten here would be lost at a take-over."""
     fields = {"shard", "epoch", "seq", "now", "watermark", "applied", "blocks", "ranges", "opened", "closed"}
     fields |= {"definitions", "kept", "owed", "gaps", "commands", "waiting", "answers", "backfills", "issued"}
+    fields |= {"streaks"}
     assert set(Commit.__slots__) == fields
 
 
