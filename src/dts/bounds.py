@@ -90,6 +90,7 @@ BACKLOG = 2_000  # leased executions waiting at a worker
 LEASE_MESSAGE_KEYS = 500
 MISFIRE_RUN_ALL = 10_000
 GROUP_LIMIT = 1_000_000
+PAUSE_AFTER = 1_000_000
 RETRY_NAMES = 32  # exit codes and kinds of errors that a job names
 OVERLAP_WAITING = 1_000  # executions of a job that wait for their turn
 

@@ -114,7 +114,8 @@ def view_out(job: str, view: JobView) -> live.View:
 def view_in(got: live.View) -> JobView:
     """From live.v1."""
     following = got.next_run if got.HasField("next_run") else None
-    return JobView(following, got.queued, got.placed, got.running, got.retrying)
+    counts = (got.queued, got.placed, got.running, got.retrying)
+    return JobView(following, *counts, got.suspended, got.suspension, got.failures)
 
 
 def outlook_out(found: Outlook | None) -> live.OutlookResponse:

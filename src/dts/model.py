@@ -718,6 +718,7 @@ class JobView(NamedTuple):
     retrying: int = 0
     suspended: Instant = 0  # since when, after failures in a row; 0: it is not
     suspension: str = ""  # why
+    failures: int = 0  # in a row, where they are counted
 
 
 class ShardView(NamedTuple):

@@ -73,7 +73,7 @@ def test_query(query: ExecutionQuery) -> None:
     assert livecodec.query_in(livecodec.query_out(query)) == query
 
 
-@given(st.builds(JobView, st.none() | moments, small, small, small, small))
+@given(st.builds(JobView, st.none() | moments, small, small, small, small, moments, texts, small))
 def test_view(view: JobView) -> None:
     assert livecodec.view_in(livecodec.view_out("job", view)) == view
 

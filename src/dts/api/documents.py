@@ -12,7 +12,7 @@ from dts import bounds
 from dts.api import shapes, tasks, values
 from dts.errors import InvalidArgument
 from dts.gen.job.v1 import job_pb2 as job
-from dts.model import Definition, Instant, JobState, Revision, ScheduleSpec
+from dts.model import CatchUp, Definition, Instant, JobState, Revision, ScheduleSpec
 from dts.services.schedules import unexpired
 
 Schedules = RepeatedCompositeFieldContainer[job.Schedule]
@@ -148,7 +148,12 @@ def show_schedules(document: job.JobResponse, specs: tuple[ScheduleSpec, ...]) -
 
 
 def revised(
-    document: job.JobResponse, change: str, state: JobState, until: Instant | None, shape: shapes.Shape | None = None
+    document: job.JobResponse,
+    change: str,
+    state: JobState,
+    until: Instant | None,
+    shape: shapes.Shape | None = None,
+    catch_up: CatchUp = CatchUp.SKIP,
 ) -> Revision:
     """The next revision of a job; its number, `since`, creation and fingerprint are set by the use case. Raises InvalidArgument."""
     shape = shape or shapes.shape_of(document)
@@ -166,6 +171,7 @@ def revised(
         shape.policies,
         tasks.body(task, shape.timeout_s),
         group=shape.group,
+        catch_up=catch_up,
     )
     return Revision(
         definition,

@@ -13,7 +13,7 @@ from dts.api.reading import fields_of
 from dts.errors import FailedPrecondition, InvalidArgument
 from dts.gen.job.v1 import job_pb2 as job
 from dts.gen.scheduler.v1 import scheduler_pb2 as scheduler
-from dts.model import Instant, JobState, Revision, StoredJob
+from dts.model import CatchUp, Instant, JobState, Revision, StoredJob
 from dts.services.schedules import unexpired
 
 Edit = Callable[[StoredJob], Revision | None]
@@ -152,6 +152,7 @@ def _next(
     change: str,
     state: tuple[JobState, Instant | None],
     timed: Instant | None,
+    catch_up: CatchUp = CatchUp.SKIP,
 ) -> Revision | None:
     """The revision, or None when nothing changes. `timed`: the instant after which new schedules must fire."""
     values.text(document.description, bounds.DESCRIPTION_LENGTH, "description")
@@ -160,7 +161,9 @@ def _next(
         for at, spec in enumerate(shape.schedules):
             unexpired(spec, timed, f"schedules[{at}]")
     documents.show_schedules(document, shape.schedules)
-    revision = documents.revised(document, change, *state, shape)
+    if state[0] is JobState.PAUSED:
+        catch_up = CatchUp(document.pause.catch_up or CatchUp.SKIP)
+    revision = documents.revised(document, change, *state, shape, catch_up)
     unchanged = (row.state, row.until) == state and _same(row.document, document)
     return None if unchanged else revision
 
@@ -169,8 +172,8 @@ def _same(encoded: bytes, document: job.JobResponse) -> bool:
     return job.JobResponse.FromString(encoded) == document
 
 
-def pause(note: str, by: str, until: Instant | None, now: Instant) -> Edit:
-    """Pauses, or changes the note, who and until when of a pause. Raises InvalidArgument."""
+def pause(note: str, by: str, until: Instant | None, now: Instant, catch_up: CatchUp = CatchUp.SKIP) -> Edit:
+    """Pauses, or changes the note, who, until when and what then of a pause. Raises InvalidArgument."""
     values.text(note, bounds.DESCRIPTION_LENGTH, "note")
     values.text(by, bounds.NAME_LENGTH, "by")
     if until is not None and until <= now:
@@ -182,19 +185,23 @@ def pause(note: str, by: str, until: Instant | None, now: Instant) -> Edit:
             raise FailedPrecondition(f"job {row.id!r} is cancelled: resume it first")
         since = document.pause.since if state is JobState.PAUSED else values.timestamp(now)
         ends = values.timestamp(until) if until is not None else None
-        document.pause.CopyFrom(job.Pause(note=note, by=by, since=since, until=ends))
+        document.pause.CopyFrom(job.Pause(note=note, by=by, since=since, until=ends, catch_up=_named(catch_up)))
         return _next(row, document, "pause", (JobState.PAUSED, until), None)
 
     return edit
 
 
-def resume(now: Instant) -> Edit:
-    """Ends a pause or a cancellation; the schedule goes on from now."""
+def _named(catch_up: CatchUp) -> str:
+    return "" if catch_up is CatchUp.SKIP else str(catch_up)
+
+
+def resume(now: Instant, catch_up: CatchUp = CatchUp.SKIP) -> Edit:
+    """Ends a pause or a cancellation; the schedule goes on from now. `catch_up`: what becomes of what a pause missed."""
 
     def edit(row: StoredJob) -> Revision | None:
         document, _, _ = _current(row, now)
         document.ClearField("pause")
-        return _next(row, document, "resume", (JobState.ACTIVE, None), None)
+        return _next(row, document, "resume", (JobState.ACTIVE, None), None, catch_up)
 
     return edit
 

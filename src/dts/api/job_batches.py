@@ -8,6 +8,7 @@ from typing import Final
 from dts import bounds
 from dts.api import edits, values, views
 from dts.api.job_filter import Filter
+from dts.api.policies import catch_up_of
 from dts.errors import InvalidArgument
 from dts.gen.job.v1 import job_pb2 as job
 from dts.model import JobState, StoredJob
@@ -63,7 +64,10 @@ class JobBatchMethods:
 
     async def BatchResumeJobs(self, request: job.BatchResumeJobsRequest) -> job.BatchResumeJobsResponse:
         """Resumes up to 10 000 jobs, all or none."""
-        rows, following = await self._each(request, edits.resume(self._jobs.now()))
+        catch_up = catch_up_of(request.catch_up)
+        rows, following = await self._each(request, edits.resume(self._jobs.now(), catch_up))
+        if not request.dry_run:
+            await self._jobs.lift(rows, catch_up)
         return job.BatchResumeJobsResponse(
             revisions=_numbers(rows), ids=_ids_of(request, rows), next_page_token=following
         )
@@ -123,7 +127,9 @@ class JobBatchMethods:
 
     def _pause(self, request: job.PauseJobRequest | job.BatchPauseJobsRequest) -> edits.Edit:
         until = values.instant(request.until, "until") if request.HasField("until") else None
-        return edits.pause(request.note, request.by, until, self._jobs.now())
+        if request.catch_up and until is None:
+            raise InvalidArgument("catch_up", "belongs to until: a resume says it itself")
+        return edits.pause(request.note, request.by, until, self._jobs.now(), catch_up_of(request.catch_up))
 
 
 def bounded(count: int, field: str) -> None:

@@ -13,9 +13,10 @@ from dts.api import documents, edits, tasks, values, views
 from dts.api.backfill_methods import BackfillMethods
 from dts.api.job_batches import JobBatchMethods, bounded, in_item
 from dts.api.job_filter import Filter
+from dts.api.policies import catch_up_of
 from dts.errors import FailedPrecondition, InvalidArgument, NotFound
 from dts.gen.job.v1 import job_pb2 as job
-from dts.model import JobState, ScheduleSpec, StoredJob
+from dts.model import CatchUp, JobState, ScheduleSpec, StoredJob
 from dts.services.ids import check_job_id, check_request_id, job_id_of
 from dts.services.jobs import Change, JobService
 from dts.services.schedules import explain
@@ -69,7 +70,10 @@ class JobMethods(JobBatchMethods, BackfillMethods):
         """Changes a job. Empty fields are left as they are, unless the field mask names them."""
         change = self._update(request)
         settle = request.status != job.UNSPECIFIED
-        return await self._shown(await self._jobs.change([change], settle=settle))
+        rows = await self._jobs.change([change], settle=settle)
+        if request.status in (job.PENDING, job.SCHEDULED):
+            await self._jobs.lift(rows, CatchUp.SKIP)
+        return await self._shown(rows)
 
     @_hints_at_names
     async def DeleteJob(self, request: job.DeleteJobRequest) -> job.DeleteJobResponse:
@@ -98,9 +102,10 @@ class JobMethods(JobBatchMethods, BackfillMethods):
     async def ResumeJob(self, request: job.ResumeJobRequest) -> job.JobResponse:
         """Ends a pause or a cancellation."""
         id, revision = check_job_id(request.id), values.within(request.revision, 0, 2**63 - 1, "revision")
-        return await self._shown(
-            await self._jobs.change([Change(id, edits.resume(self._jobs.now()), revision)], settle=True)
-        )
+        catch_up = catch_up_of(request.catch_up)
+        rows = await self._jobs.change([Change(id, edits.resume(self._jobs.now(), catch_up), revision)], settle=True)
+        await self._jobs.lift(rows, catch_up)
+        return await self._shown(rows)
 
     @_hints_at_names
     async def RunJob(self, request: job.RunJobRequest) -> job.RunJobResponse:

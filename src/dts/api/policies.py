@@ -13,7 +13,7 @@ from dts import bounds
 from dts.api import values
 from dts.errors import InvalidArgument
 from dts.gen.job.v1 import job_pb2 as job
-from dts.model import Policies
+from dts.model import CatchUp, Policies
 
 REMEMBERED = 10_000  # distinct ones
 FACTOR_MAX = 100.0
@@ -68,7 +68,15 @@ def policies_of(encoded: bytes, max_retries: int) -> Policies:
         start_within=_duration(wanted, "start_within", 0),
         retry_only=_failures(wanted.retry_only, "retry_only"),
         retry_never=_failures(wanted.retry_never, "retry_never"),
+        pause_after=_limit(wanted.pause_after, bounds.PAUSE_AFTER, "pause_after", 0),
     )
+
+
+def catch_up_of(text: str) -> CatchUp:
+    """What becomes of what was missed in a pause; '' is SKIP. Raises InvalidArgument."""
+    if text and text not in {str(each) for each in CatchUp}:
+        raise InvalidArgument("catch_up", f"{text[:40]!r} is none of {', '.join(CatchUp)}")
+    return CatchUp(text or CatchUp.SKIP)
 
 
 def _duration(wanted: job.Policies, name: str, default: int, least: int = 0) -> int:

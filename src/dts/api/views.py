@@ -34,6 +34,11 @@ def job_message(seen: Seen, now: Instant) -> job.JobResponse:
     message = job.JobResponse.FromString(row.document)
     following = next_run(timing_of(row, message), now)
     state = state_now(row, now)
+    if state is JobState.ACTIVE and seen.view.suspended:
+        state, following = JobState.PAUSED, None
+        view = seen.view
+        why = job.Pause(note=view.suspension, by="dts", since=timestamp(view.suspended), failures=view.failures)
+        message.pause.CopyFrom(why)
     message.status = job_status(state, seen.view, following, seen.last)
     message.revision = row.revision
     message.created_at.CopyFrom(timestamp(row.created))

@@ -19,6 +19,8 @@ from dts.cli.where import WhereOptions, check_either, dry_run_option, filter_of,
 from dts.client import DtsClient
 from dts.gen.job.v1 import job_pb2 as job
 
+CATCH_UP = click.Choice(["skip", "newest", "all"])
+
 
 @click.command("cancel")
 @one_id
@@ -37,6 +39,7 @@ def cancel(id_argument: str | None, id_option: str | None, output: str | None) -
 @click.option("--note", default="", help="Why, for whoever finds it paused.")
 @click.option("--by", default=None, help="Who; you@this-machine unless named.")
 @click.option("--until", type=options.instant, help="When it ends by itself: RFC 3339 or 'in 2h'.")
+@click.option("--catch-up", type=CATCH_UP, default="", help="With --until: what was missed is skipped, or runs then.")
 @click.option("--revision", type=options.revision, default=0, help="Refuse unless the job is at this revision.")
 @where_options
 @output_option
@@ -46,6 +49,7 @@ def pause(
     note: str,
     by: str | None,
     until: int | None,
+    catch_up: str,
     revision: int,
     output: str | None,
     **given: Unpack[WhereOptions],
@@ -60,7 +64,13 @@ def pause(
         named = [] if chosen is not None else the_ids(id_arguments, id_option)
         check_either([*id_arguments, *([id_option] if id_option else [])], chosen)
         request = job.BatchPauseJobsRequest(
-            ids=named, note=note, by=who, until=timestamp(until), filter=chosen, dry_run=given["dry_run"]
+            ids=named,
+            note=note,
+            by=who,
+            until=timestamp(until),
+            filter=chosen,
+            dry_run=given["dry_run"],
+            catch_up=catch_up,
         )
         with client() as dts:
             done = dts.pause_matching_jobs(request)
@@ -72,11 +82,15 @@ def pause(
         raise click.UsageError("--revision is for one job.")
     with client() as dts:
         if len(ids) == 1:
-            one = job.PauseJobRequest(id=ids[0], note=note, by=who, until=timestamp(until), revision=revision)
+            one = job.PauseJobRequest(
+                id=ids[0], note=note, by=who, until=timestamp(until), revision=revision, catch_up=catch_up
+            )
             found = dts.pause_job(one)
             if not print_message(found, output):
                 print_jobs([found])
         else:
+            if catch_up:
+                raise click.UsageError("--catch-up is for one job, or for jobs by filter.")
             revisions = dts.batch_pause_jobs(ids, note, who, timestamp(until))
             if not print_message(job.BatchPauseJobsResponse(revisions=revisions), output):
                 click.echo(f"Jobs paused: {len(revisions)}")
@@ -92,22 +106,28 @@ def _me() -> str:
 
 @click.command("resume")
 @many_ids
+@click.option("--catch-up", type=CATCH_UP, default="", help="What was missed: skip (the default), newest or all runs.")
 @click.option("--revision", type=options.revision, default=0, help="Refuse unless the job is at this revision.")
 @where_options
 @output_option
 def resume(
     id_arguments: tuple[str, ...],
     id_option: str | None,
+    catch_up: str,
     revision: int,
     output: str | None,
     **given: Unpack[WhereOptions],
 ) -> int:
-    """End the pauses of jobs. Several: all or none."""
+    """End the pauses of jobs, and suspensions after failures. Several: all or none.
+
+    \b
+    dts job resume nightly --catch-up newest
+    """
     chosen = filter_of(given)
     if chosen is not None or given["dry_run"]:
         named = [] if chosen is not None else the_ids(id_arguments, id_option)
         check_either([*id_arguments, *([id_option] if id_option else [])], chosen)
-        request = job.BatchResumeJobsRequest(ids=named, filter=chosen, dry_run=given["dry_run"])
+        request = job.BatchResumeJobsRequest(ids=named, filter=chosen, dry_run=given["dry_run"], catch_up=catch_up)
         with client() as dts:
             done = dts.resume_matching_jobs(request)
         if not print_message(done, output):
@@ -118,11 +138,11 @@ def resume(
         raise click.UsageError("--revision is for one job.")
     with client() as dts:
         if len(ids) == 1:
-            found = dts.resume_job(ids[0], revision)
+            found = dts.resume_job(ids[0], revision, catch_up)
             if not print_message(found, output):
                 print_jobs([found])
         else:
-            revisions = dts.batch_resume_jobs(ids)
+            revisions = dts.batch_resume_jobs(ids, catch_up)
             if not print_message(job.BatchResumeJobsResponse(revisions=revisions), output):
                 click.echo(f"Jobs resumed: {len(revisions)}")
     return exits.OK

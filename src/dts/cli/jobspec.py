@@ -48,6 +48,7 @@ class SpecOptions(TypedDict):
     group_limit: int | None
     jitter: int | None
     start_within: int | None
+    pause_after: int | None
     delivery: str | None
     cpu: int | None
     memory: int | None
@@ -94,6 +95,7 @@ _OPTIONS = [
     click.option("--group", help="A concurrency group shared with other jobs; only when a job is created."),
     click.option("--group-limit", type=options.amount, help="So many of the group run at once; 1 unless named."),
     click.option("--jitter", type=options.duration, help="Runs start up to so much later, each by its own part."),
+    click.option("--pause-after", type=options.amount, help="Failures in a row that pause the job; 0: never."),
     click.option("--start-within", type=options.duration, help="A run that waited longer for a worker is skipped."),
     click.option("--delivery", type=click.Choice(["at_least_once", "at_most_once"]), help="What a lost attempt means."),
     click.option("--cpu", type=options.amount, help="Millicores an execution needs."),
@@ -193,6 +195,7 @@ _POLICIES = (
     "group_limit",
     "jitter",
     "start_within",
+    "pause_after",
     "delivery",
 )
 
@@ -224,6 +227,7 @@ def fill_policies(policies: job.Policies, given: SpecOptions) -> None:
             overlap_limit=given["overlap_limit"] or 0,
             group=given["group"] or "",
             group_limit=given["group_limit"] or 0,
+            pause_after=given["pause_after"] or 0,
         )
     )
     if given["retry_only"]:

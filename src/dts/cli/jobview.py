@@ -127,6 +127,7 @@ def _pause_words(pause: job.Pause) -> str:
         f"until {moment(instant_of(pause.until))}" if pause.HasField("until") else "until it is resumed",
         f"by {pause.by}" if pause.by else "",
         pause.note,
+        f"then {pause.catch_up} of what was missed" if pause.catch_up else "",
     ]
     return ", ".join(part for part in parts if part)
 
@@ -143,6 +144,7 @@ def _policy_words(policies: job.Policies) -> str:
         f"retry never {' '.join(policies.retry_never)}" if policies.retry_never else "",
         f"overlap {policies.overlap}" if policies.overlap else "",
         f"overlap limit {policies.overlap_limit}" if policies.overlap_limit else "",
+        f"pause after {policies.pause_after} failures" if policies.pause_after else "",
         f"group {policies.group} (limit {policies.group_limit or 1})" if policies.group else "",
     ]
     for name, field in (

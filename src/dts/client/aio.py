@@ -103,10 +103,15 @@ class AsyncDtsClient:
         """Stops a job's schedule for a while."""
         return await self._call(self._jobs.PauseJob, request, timeout, self.addresses.jobs)
 
-    async def resume_job(self, id: str, revision: int = 0, *, timeout: float = TIMEOUT_S) -> job.JobResponse:
-        """Ends a pause."""
+    async def resume_job(
+        self, id: str, revision: int = 0, catch_up: str = "", *, timeout: float = TIMEOUT_S
+    ) -> job.JobResponse:
+        """Ends a pause, or a suspension after failures. `catch_up`: what was missed is skipped (''), newest or all of it runs."""
         return await self._call(
-            self._jobs.ResumeJob, job.ResumeJobRequest(id=id, revision=revision), timeout, self.addresses.jobs
+            self._jobs.ResumeJob,
+            job.ResumeJobRequest(id=id, revision=revision, catch_up=catch_up),
+            timeout,
+            self.addresses.jobs,
         )
 
     async def run_job(
@@ -182,11 +187,13 @@ class AsyncDtsClient:
             found.extend(answer.revisions)
         return found
 
-    async def batch_resume_jobs(self, ids: Iterable[str], *, timeout: float = TIMEOUT_S) -> list[int]:
+    async def batch_resume_jobs(
+        self, ids: Iterable[str], catch_up: str = "", *, timeout: float = TIMEOUT_S
+    ) -> list[int]:
         """Ends the pauses of any number of jobs; each portion of 10 000 is all or none. Returns the new revisions in order."""
         found: list[int] = []
         for portion in base.portions(ids):
-            request = job.BatchResumeJobsRequest(ids=portion)
+            request = job.BatchResumeJobsRequest(ids=portion, catch_up=catch_up)
             answer = await self._call(self._jobs.BatchResumeJobs, request, timeout, self.addresses.jobs)
             found.extend(answer.revisions)
         return found

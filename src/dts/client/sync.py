@@ -97,10 +97,15 @@ class DtsClient:
         """Stops a job's schedule for a while."""
         return self._call(self._jobs.PauseJob, request, timeout, self.addresses.jobs)
 
-    def resume_job(self, id: str, revision: int = 0, *, timeout: float = TIMEOUT_S) -> job.JobResponse:
-        """Ends a pause."""
+    def resume_job(
+        self, id: str, revision: int = 0, catch_up: str = "", *, timeout: float = TIMEOUT_S
+    ) -> job.JobResponse:
+        """Ends a pause, or a suspension after failures. `catch_up`: what was missed is skipped (''), newest or all of it runs."""
         return self._call(
-            self._jobs.ResumeJob, job.ResumeJobRequest(id=id, revision=revision), timeout, self.addresses.jobs
+            self._jobs.ResumeJob,
+            job.ResumeJobRequest(id=id, revision=revision, catch_up=catch_up),
+            timeout,
+            self.addresses.jobs,
         )
 
     def run_job(
@@ -172,11 +177,11 @@ class DtsClient:
             found.extend(answer.revisions)
         return found
 
-    def batch_resume_jobs(self, ids: Iterable[str], *, timeout: float = TIMEOUT_S) -> list[int]:
+    def batch_resume_jobs(self, ids: Iterable[str], catch_up: str = "", *, timeout: float = TIMEOUT_S) -> list[int]:
         """Ends the pauses of any number of jobs; each portion of 10 000 is all or none. Returns the new revisions in order."""
         found: list[int] = []
         for portion in base.portions(ids):
-            request = job.BatchResumeJobsRequest(ids=portion)
+            request = job.BatchResumeJobsRequest(ids=portion, catch_up=catch_up)
             answer = self._call(self._jobs.BatchResumeJobs, request, timeout, self.addresses.jobs)
             found.extend(answer.revisions)
         return found

@@ -71,11 +71,19 @@ class AuditService:
                 batch.append(facts)
                 weight += len(facts.revisions) + len(facts.executions)
                 if weight >= BATCH_FACTS:
-                    total.add(await asyncio.to_thread(_audit_all, batch, window))
+                    total.add(await asyncio.to_thread(_audit_all, await self._suspended(batch), window))
                     batch, weight = [], 0
             left = [Facts(name, (), (), opened.get(name, ()), ranges.get(name, ())) for name in {*opened, *ranges}]
+            batch = await self._suspended(batch)
             total.add(await asyncio.to_thread(_audit_all, [*batch, *left], window))
         return Audited(total, complete, _notes(total))
+
+    async def _suspended(self, batch: list[Facts]) -> list[Facts]:
+        """With since when jobs that pause after failures are suspended: their owners know."""
+        watched = [each.job for each in batch if any(one.policies.pause_after for one in each.revisions)]
+        views = await self._live.views(watched) if watched else {}
+        since = {job: view.suspended for job, view in views.items() if view.suspended}
+        return [each._replace(suspended=since[each.job]) if each.job in since else each for each in batch]
 
     async def _open(self, job: str, after: Instant, until: Instant) -> dict[str, list[Execution]]:
         """What still waits or runs, by job."""

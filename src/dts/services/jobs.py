@@ -5,17 +5,21 @@ The API hands in whole revisions, or an `edit` that makes the next one from the 
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from dts import bounds
 from dts.errors import AlreadyExists, InvalidArgument, NotFound, OutcomeUnknown, RevisionConflict
 from dts.model import (
+    CatchUp,
     Execution,
     Instant,
     JobState,
     JobView,
+    Resume,
     Revision,
     Run,
     StoredJob,
@@ -30,6 +34,7 @@ CREATE_ATTEMPTS = 3  # others may take or free a chosen id between our look and 
 CHANGE_ATTEMPTS = 10  # others may change the job between our look and our write
 
 IDLE = JobView()
+RESUMED_AT_ONCE = 64  # suspensions that are ended side by side
 
 Edit = Callable[
     [StoredJob], Revision | None
@@ -218,6 +223,22 @@ class JobService:
             revisions.append(edited)
             rows.append(row_of(edited))
         return rows, revisions
+
+    # ---- suspensions ----
+
+    async def lift(self, rows: Sequence[StoredJob], catch_up: CatchUp) -> None:
+        """Ends the suspensions (pause after failures) of those that are suspended, as far as their owners are there to say so."""
+        views = await self._live.views([row.id for row in rows])
+        suspended = [row for row in rows if row.id in views and views[row.id].suspended]
+        for at in range(0, len(suspended), RESUMED_AT_ONCE):
+            await asyncio.gather(*(self._lift(row, catch_up) for row in suspended[at : at + RESUMED_AT_ONCE]))
+
+    async def _lift(self, row: StoredJob, catch_up: CatchUp) -> None:
+        now = self.now()
+        id = command_id("", row.id)
+        command = Resume(id, row.id, now, now + bounds.COMMAND_EXPIRY_MS, row.revision, catch_up, row.group)
+        with suppress(OutcomeUnknown):  # it is durable: the owner will come to it
+            await self._live.submit(command)
 
     # ---- run ----
 

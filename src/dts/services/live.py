@@ -9,6 +9,7 @@ from itertools import islice, takewhile
 from dts.core.explain import GROUP, JITTER, TURN
 from dts.core.instance import Desk, Instance
 from dts.core.policies import spread
+from dts.core.shard import Shard
 from dts.core.timetable import times_of
 from dts.model import (
     LAST_JOB,
@@ -26,6 +27,7 @@ from dts.model import (
     Outlook,
     ShardView,
     Status,
+    Streak,
     WorkerView,
 )
 from dts.schedule import format_instant
@@ -59,7 +61,14 @@ def view(desk: Desk, job: str, now: Instant) -> JobView | None:
         counts[Status.PLACED],
         running,
         counts[Status.RETRYING],
+        *_suspension(desk.shard, job),
     )
+
+
+def _suspension(shard: Shard, job: str) -> tuple[Instant, str, int]:
+    """Since when and why a job is suspended, and its failures in a row."""
+    streak = shard.streaks.get(job) or Streak(job)
+    return (streak.since, streak.reason, streak.failures) if job in shard.guises else (0, "", streak.failures)
 
 
 def waits(core: Instance, desk: Desk, key: Key, now: Instant) -> str:

@@ -70,14 +70,16 @@ class State:
         self.owed: list[Range] = []
         self.open: dict[Key, Execution] = {}
         self.backfills = 0
+        self.suspended = 0
 
     def add(self, shard: Shard) -> None:
         """Takes from a shard what is needed; the shard may go."""
         for job, definition in shard.definitions.items():
             account = Account(shard, shard.gaps, job)
             self.cuts[job] = Cut(definition, account.before)
-            paused = [Owed(definition, account.start, account.before)] if account.start < account.before else []
-            for piece in (*account.pieces, *paused):
+            reason = shard.streaks[job].reason if job in shard.guises else ""
+            paused = Owed(definition, account.start, account.before, reason=reason)
+            for piece in (*account.pieces, *([paused] if paused.after < paused.until else [])):
                 self.owed += ended_ranges(piece, MOVED)
         for key, (block, place) in shard.open.items():
             ran = block.status is Status.PLACED
@@ -96,6 +98,7 @@ class State:
                 end=NO_END,
             )
         self.backfills += len(shard.backfills)
+        self.suspended += len(shard.guises)
 
 
 class Export:
@@ -237,6 +240,11 @@ class Export:
             self.notes.append(
                 f"{left} executions were open: in the file they are LOST (they ran) or CANCELLED (they waited), with the"
                 f" reason {MOVED!r}; retry those that matter after the import"
+            )
+        if self._state.suspended:
+            self.notes.append(
+                f"{self._state.suspended} jobs were suspended after failures: after the import they run again, with a fresh"
+                " count; pause before the export those that must not"
             )
         if self._state.backfills:
             self.notes.append(f"{self._state.backfills} backfills were under way: they do not go on, begin them anew")

@@ -30,6 +30,7 @@ from dts.model import (
     Revision,
     ScheduleSpec,
     Status,
+    Streak,
     Term,
     WorkerRef,
 )
@@ -144,6 +145,20 @@ async def test_a_pause_that_goes_on_is_told_up_to_the_cut() -> None:
     [job] = of_kind(records, MovedJob)
     assert isinstance(job, MovedJob)
     assert job.accounted == NOW
+
+
+async def test_a_suspension_is_told_up_to_the_cut_and_does_not_go_along() -> None:
+    source = Source()
+    await source.apply(definition("a"), at=10 * SECOND)
+    await source.commit(10 * SECOND, streaks=[Streak("a", 3, 10 * SECOND, 10 * SECOND, "3 failures in a row")])
+    await source.commit()
+    records, notes = await source.export()
+    [range_] = of_kind(records, Range)
+    assert range_ == Range("a", 1, 10 * SECOND, NOW, 90, "3 failures in a row")
+    assert notes[0].startswith("1 jobs were suspended")
+    [job] = of_kind(records, MovedJob)
+    assert isinstance(job, MovedJob)
+    assert (job.accounted, imported(job).definition.state) == (NOW, JobState.ACTIVE)
 
 
 async def test_revisions_that_no_owner_has_applied_owe_nothing_twice() -> None:

@@ -387,6 +387,7 @@ class Policies(_message.Message):
     RETRY_JITTER_FIELD_NUMBER: _builtins.int
     RETRY_ONLY_FIELD_NUMBER: _builtins.int
     RETRY_NEVER_FIELD_NUMBER: _builtins.int
+    PAUSE_AFTER_FIELD_NUMBER: _builtins.int
     misfire: _builtins.str
     """run_once (default) | run_all | skip"""
     misfire_limit: _builtins.int
@@ -407,6 +408,8 @@ class Policies(_message.Message):
     """exponential (default) | constant"""
     retry_jitter: _builtins.float
     """part of a wait that is left to chance, default 0.2"""
+    pause_after: _builtins.int
+    """failures in a row that pause the job until it is resumed; 0: never"""
     @_builtins.property
     def late_window(self) -> _duration_pb2.Duration:
         """default and least 60 s: younger instants fire late, older ones are missed"""
@@ -458,10 +461,11 @@ class Policies(_message.Message):
         retry_jitter: _builtins.float | None = ...,
         retry_only: _abc.Iterable[_builtins.str] | None = ...,
         retry_never: _abc.Iterable[_builtins.str] | None = ...,
+        pause_after: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_jitter", b"_retry_jitter", "grace_period", b"grace_period", "jitter", b"jitter", "late_window", b"late_window", "retry_cap", b"retry_cap", "retry_initial", b"retry_initial", "retry_jitter", b"retry_jitter", "start_within", b"start_within"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_jitter", b"_retry_jitter", "delivery", b"delivery", "grace_period", b"grace_period", "group", b"group", "group_limit", b"group_limit", "jitter", b"jitter", "late_window", b"late_window", "misfire", b"misfire", "misfire_limit", b"misfire_limit", "overlap", b"overlap", "overlap_limit", b"overlap_limit", "retry_backoff", b"retry_backoff", "retry_cap", b"retry_cap", "retry_factor", b"retry_factor", "retry_initial", b"retry_initial", "retry_jitter", b"retry_jitter", "retry_never", b"retry_never", "retry_only", b"retry_only", "start_within", b"start_within"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_jitter", b"_retry_jitter", "delivery", b"delivery", "grace_period", b"grace_period", "group", b"group", "group_limit", b"group_limit", "jitter", b"jitter", "late_window", b"late_window", "misfire", b"misfire", "misfire_limit", b"misfire_limit", "overlap", b"overlap", "overlap_limit", b"overlap_limit", "pause_after", b"pause_after", "retry_backoff", b"retry_backoff", "retry_cap", b"retry_cap", "retry_factor", b"retry_factor", "retry_initial", b"retry_initial", "retry_jitter", b"retry_jitter", "retry_never", b"retry_never", "retry_only", b"retry_only", "start_within", b"start_within"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__retry_jitter: _TypeAlias = _typing.Literal["retry_jitter"]  # noqa: Y015
     _WhichOneofArgType__retry_jitter: _TypeAlias = _typing.Literal["_retry_jitter", b"_retry_jitter"]  # noqa: Y015
@@ -479,8 +483,14 @@ class Pause(_message.Message):
     BY_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
     UNTIL_FIELD_NUMBER: _builtins.int
+    CATCH_UP_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
     note: _builtins.str
     by: _builtins.str
+    catch_up: _builtins.str
+    """when it ends by itself: skip (default) | newest | all"""
+    failures: _builtins.int
+    """in a row, which paused it (policies.pause_after); 0: a person did"""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -494,10 +504,12 @@ class Pause(_message.Message):
         by: _builtins.str = ...,
         since: _timestamp_pb2.Timestamp | None = ...,
         until: _timestamp_pb2.Timestamp | None = ...,
+        catch_up: _builtins.str = ...,
+        failures: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "note", b"note", "since", b"since", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "catch_up", b"catch_up", "failures", b"failures", "note", b"note", "since", b"since", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1012,10 +1024,13 @@ class PauseJobRequest(_message.Message):
     BY_FIELD_NUMBER: _builtins.int
     UNTIL_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    CATCH_UP_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     note: _builtins.str
     by: _builtins.str
     revision: _builtins.int
+    catch_up: _builtins.str
+    """what becomes of what was missed when it ends by itself: skip (default) | newest | all"""
     @_builtins.property
     def until(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -1026,10 +1041,11 @@ class PauseJobRequest(_message.Message):
         by: _builtins.str = ...,
         until: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
+        catch_up: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "id", b"id", "note", b"note", "revision", b"revision", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "catch_up", b"catch_up", "id", b"id", "note", b"note", "revision", b"revision", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1041,17 +1057,21 @@ class ResumeJobRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    CATCH_UP_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     revision: _builtins.int
+    catch_up: _builtins.str
+    """what becomes of what was missed: skip (default) | newest | all (policies.misfire_limit at most)"""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         revision: _builtins.int = ...,
+        catch_up: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catch_up", b"catch_up", "id", b"id", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1484,12 +1504,15 @@ class BatchPauseJobsRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    CATCH_UP_FIELD_NUMBER: _builtins.int
     note: _builtins.str
     by: _builtins.str
     dry_run: _builtins.bool
     """check all and change nothing"""
     page_token: _builtins.str
     """go on after an answer's next_page_token"""
+    catch_up: _builtins.str
+    """skip (default) | newest | all"""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -1508,10 +1531,11 @@ class BatchPauseJobsRequest(_message.Message):
         filter: Global___JobFilter | None = ...,
         dry_run: _builtins.bool = ...,
         page_token: _builtins.str = ...,
+        catch_up: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "dry_run", b"dry_run", "filter", b"filter", "ids", b"ids", "note", b"note", "page_token", b"page_token", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "catch_up", b"catch_up", "dry_run", b"dry_run", "filter", b"filter", "ids", b"ids", "note", b"note", "page_token", b"page_token", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1555,10 +1579,13 @@ class BatchResumeJobsRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    CATCH_UP_FIELD_NUMBER: _builtins.int
     dry_run: _builtins.bool
     """check all and change nothing"""
     page_token: _builtins.str
     """go on after an answer's next_page_token"""
+    catch_up: _builtins.str
+    """skip (default) | newest | all"""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -1572,10 +1599,11 @@ class BatchResumeJobsRequest(_message.Message):
         filter: Global___JobFilter | None = ...,
         dry_run: _builtins.bool = ...,
         page_token: _builtins.str = ...,
+        catch_up: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "filter", b"filter", "ids", b"ids", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catch_up", b"catch_up", "dry_run", b"dry_run", "filter", b"filter", "ids", b"ids", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

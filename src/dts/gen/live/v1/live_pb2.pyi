@@ -99,6 +99,9 @@ class View(_message.Message):
     PLACED_FIELD_NUMBER: _builtins.int
     RUNNING_FIELD_NUMBER: _builtins.int
     RETRYING_FIELD_NUMBER: _builtins.int
+    SUSPENDED_FIELD_NUMBER: _builtins.int
+    SUSPENSION_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
     job: _builtins.str
     next_run: _builtins.int
     """ms"""
@@ -106,6 +109,12 @@ class View(_message.Message):
     placed: _builtins.int
     running: _builtins.int
     retrying: _builtins.int
+    suspended: _builtins.int
+    """ms: since when, after failures in a row; 0: it is not"""
+    suspension: _builtins.str
+    """why"""
+    failures: _builtins.int
+    """in a row, where they are counted"""
     def __init__(
         self,
         *,
@@ -115,10 +124,13 @@ class View(_message.Message):
         placed: _builtins.int = ...,
         running: _builtins.int = ...,
         retrying: _builtins.int = ...,
+        suspended: _builtins.int = ...,
+        suspension: _builtins.str = ...,
+        failures: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_next_run", b"_next_run", "next_run", b"next_run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_next_run", b"_next_run", "job", b"job", "next_run", b"next_run", "placed", b"placed", "queued", b"queued", "retrying", b"retrying", "running", b"running"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_next_run", b"_next_run", "failures", b"failures", "job", b"job", "next_run", b"next_run", "placed", b"placed", "queued", b"queued", "retrying", b"retrying", "running", b"running", "suspended", b"suspended", "suspension", b"suspension"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__next_run: _TypeAlias = _typing.Literal["next_run"]  # noqa: Y015
     _WhichOneofArgType__next_run: _TypeAlias = _typing.Literal["_next_run", b"_next_run"]  # noqa: Y015
