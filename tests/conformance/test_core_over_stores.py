@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dts.adapters.memory import Fate
 from dts.core.instance import Instance
 from dts.core.shard import Shard
+from dts.core.snapshot import snapshot
 from dts.model import (
     Block,
     Change,
@@ -162,7 +163,7 @@ class Server:
             case ("fate", fate):
                 self.fate = fate
             case ("snapshot",) if not self.core.desks[0].fresh:
-                await self.store.ledger.snapshot(self.shard.snapshot(2))
+                await self.store.ledger.snapshot(snapshot(self.shard, 2))
         for _ in range(STEPS):
             if not await self.step():
                 break
