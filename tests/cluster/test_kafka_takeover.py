@@ -53,7 +53,7 @@ async def test_a_shard_of_6250_jobs_is_taken_over_within_3_s(snapshot: bool) -> 
     before = core.desks[0].shard
     assert (len(before.definitions), len(before.open)) == (JOBS, JOBS)
     if snapshot:
-        await store.ledger.snapshot(before.snapshot(5_000))
+        await store.ledger.snapshot(snapshot(before, 5_000))
     other = await KafkaStore.open(settings)
     begun = time.monotonic()
     core = await adopt(other, NOW + 3_700_000)
