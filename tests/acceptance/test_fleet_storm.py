@@ -93,7 +93,7 @@ def storm(folder: Path, servers: Servers, seconds: float, pause: float) -> None:
             troubles = Troubles(chance, workers, between)
             troubles.go_on(seconds, pause)
             for job in jobs:
-                made.dts("job", "pause", job)
+                made.dts("job", "update", "--id", job, "--status", "paused")
             until("all that was due has ended", lambda: open_executions(made) == 0)
 
         report(watch, troubles.done)
