@@ -39,7 +39,7 @@ def cancel(id_argument: str | None, id_option: str | None, output: str | None) -
 @click.option("--note", default="", help="Why, for whoever finds it paused.")
 @click.option("--by", default=None, help="Who; you@this-machine unless named.")
 @click.option("--until", type=options.instant, help="When it ends by itself: RFC 3339 or 'in 2h'.")
-@click.option("--catch-up", type=CATCH_UP, default="", help="With --until: what was missed is skipped, or runs then.")
+@click.option("--catch-up", type=CATCH_UP, help="With --until: what was missed is skipped, or runs then.")
 @click.option("--revision", type=options.revision, default=0, help="Refuse unless the job is at this revision.")
 @where_options
 @output_option
@@ -49,7 +49,7 @@ def pause(
     note: str,
     by: str | None,
     until: int | None,
-    catch_up: str,
+    catch_up: str | None,
     revision: int,
     output: str | None,
     **given: Unpack[WhereOptions],
@@ -70,7 +70,7 @@ def pause(
             until=timestamp(until),
             filter=chosen,
             dry_run=given["dry_run"],
-            catch_up=catch_up,
+            catch_up=catch_up or "",
         )
         with client() as dts:
             done = dts.pause_matching_jobs(request)
@@ -83,7 +83,7 @@ def pause(
     with client() as dts:
         if len(ids) == 1:
             one = job.PauseJobRequest(
-                id=ids[0], note=note, by=who, until=timestamp(until), revision=revision, catch_up=catch_up
+                id=ids[0], note=note, by=who, until=timestamp(until), revision=revision, catch_up=catch_up or ""
             )
             found = dts.pause_job(one)
             if not print_message(found, output):
@@ -106,14 +106,14 @@ def _me() -> str:
 
 @click.command("resume")
 @many_ids
-@click.option("--catch-up", type=CATCH_UP, default="", help="What was missed: skip (the default), newest or all runs.")
+@click.option("--catch-up", type=CATCH_UP, help="What was missed: skip (the default), newest or all runs.")
 @click.option("--revision", type=options.revision, default=0, help="Refuse unless the job is at this revision.")
 @where_options
 @output_option
 def resume(
     id_arguments: tuple[str, ...],
     id_option: str | None,
-    catch_up: str,
+    catch_up: str | None,
     revision: int,
     output: str | None,
     **given: Unpack[WhereOptions],
@@ -127,7 +127,9 @@ def resume(
     if chosen is not None or given["dry_run"]:
         named = [] if chosen is not None else the_ids(id_arguments, id_option)
         check_either([*id_arguments, *([id_option] if id_option else [])], chosen)
-        request = job.BatchResumeJobsRequest(ids=named, filter=chosen, dry_run=given["dry_run"], catch_up=catch_up)
+        request = job.BatchResumeJobsRequest(
+            ids=named, filter=chosen, dry_run=given["dry_run"], catch_up=catch_up or ""
+        )
         with client() as dts:
             done = dts.resume_matching_jobs(request)
         if not print_message(done, output):
@@ -138,11 +140,11 @@ def resume(
         raise click.UsageError("--revision is for one job.")
     with client() as dts:
         if len(ids) == 1:
-            found = dts.resume_job(ids[0], revision, catch_up)
+            found = dts.resume_job(ids[0], revision, catch_up or "")
             if not print_message(found, output):
                 print_jobs([found])
         else:
-            revisions = dts.batch_resume_jobs(ids, catch_up)
+            revisions = dts.batch_resume_jobs(ids, catch_up or "")
             if not print_message(job.BatchResumeJobsResponse(revisions=revisions), output):
                 click.echo(f"Jobs resumed: {len(revisions)}")
     return exits.OK
