@@ -100,7 +100,7 @@ class Allocator:
                 continue
             full.add((wish.shard, wish.demand))
             if now - wish.order[2] >= BYPASS_MS and wish.demand not in kept:
-                self._keep(wish.demand, kept)
+                self._keep(wish.demand, numbers[wish.shard], kept)
         self.kept = kept
         self._round = None
         return found
@@ -121,14 +121,21 @@ class Allocator:
             left = {demand for _, demand, _ in waiting}
             self.kept = {demand: id for demand, id in self.kept.items() if demand in left}
 
-    def _keep(self, demand: Demand, kept: dict[Demand, str]) -> None:
-        """Keeps room free for one execution: where it was kept in the last round, or where least is lacking."""
+    def _keep(self, demand: Demand, numbers: Numbers, kept: dict[Demand, str]) -> None:
+        """Keeps room free for one execution: where it was kept in the last round, or where least is lacking.
+
+        Only at workers that its shard has heard of: none of them has room for it, so nobody who asks for the same is kept out.
+        """
         members = self.round.members
         if len(kept) >= max(len(members) // KEPT_SHARE, 1):
             return
         taken, former = set(kept.values()), self.kept.get(demand)
         lacking = self.round.lacking(demand)
-        able = [worker for worker in self.round.suitable(demand) if members[worker].info.ref.id not in taken]
+        able = [
+            worker
+            for worker in self.round.suitable(demand)
+            if numbers[worker] is not None and members[worker].info.ref.id not in taken
+        ]
         if able:
             best = min(able, key=lambda worker: (members[worker].info.ref.id != former, lacking[worker], worker))
             kept[demand] = members[best].info.ref.id

@@ -42,6 +42,12 @@ def test_laws_long() -> None:
             raise AssertionError(f"seed {seed}: {broken}") from broken
 
 
+@pytest.mark.parametrize("seed", [1967, 2930, 2932])
+def test_room_kept_at_a_worker_that_a_shard_has_not_heard_of(seed: int) -> None:
+    """Seeds that the long form found: the same demand of another shard, which could have had that room, waited too."""
+    _live(seed)
+
+
 def test_the_worlds_are_wild() -> None:
     """Room is kept free in some of them, executions wait long in some, and some hold what no worker could run."""
     worlds = [World(seed) for seed in range(60)]
