@@ -240,11 +240,14 @@ async def test_no_more_waits_than_the_bound(owners: Owners, monkeypatch: pytest.
         keys = [Key(f"a-{number}-{n}-{'x' * 20}", now()) for n in range(100)]
         await owners.commit(0, blocks=[block(keys, Status.COMPLETED, 1)])
     async with projecting(owners.settings, record) as reading:
-        await until(lambda: reading.events._paused, "it pauses")
+        # What the projector took first waits there for good: then it fills up again.
+        full = 100_000
+        await until(lambda: record.tries > 1 and reading.events._paused and reading.events._bytes > full, "it pauses")
         seen = reading.events._bytes
-        await until(lambda: record.tries > 3, "time passes")
+        tries = record.tries
+        await until(lambda: record.tries > tries + 2, "time passes")
         assert reading.events._bytes == seen
-        assert 100_000 < seen < 100_000 + 10 * 20_000
+        assert seen < full + 10 * 20_000
         record.down = False
         await until(lambda: len(record.commits) == 100, "all of it")
     assert record.commits == [(0, n) for n in range(1, 101)]

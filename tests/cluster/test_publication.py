@@ -69,6 +69,7 @@ class Service:
 
     async def create(self, *revisions: Revision) -> None:
         await self.publication.make(revisions, self.store.jobs.create)
+        await self.publication.close()  # so that its last look comes before what follows
 
     async def change(self, *revisions: Revision) -> None:
         await self.publication.make(revisions, self.store.jobs.change)
@@ -119,8 +120,7 @@ async def test_an_intent_is_there_until_the_change_is_published(service: Service
     await service.create(revision(job), revision(f"{job}-b"))
     service.feed.before = look
     await service.change(revision(job, 2))
-    assert seen[0] == 1
-    assert seen[1] >= 1  # the first one may still be on its way out
+    assert seen == [1, 1]
     assert await service.intents() == []
     assert service.feed.told == [(job, 1), (f"{job}-b", 1), (job, 2)]
 
