@@ -172,6 +172,15 @@ def test_a_failure_says_why_it_is_final(server: Served) -> None:
     assert f"the last to end: {id} FAILED: exit code 7" in server.out("explain", job)
 
 
+def test_a_job_suspended_after_failures_says_how_to_go_on(server: Served) -> None:
+    job = create(server, "falters", "--cron", "@every 1s", "--pause-after", "2", "--shell", "exit 1")
+    until(lambda: answer(server, job)["outcome"] == "will_not_run")
+    found = answer(server, job)
+    assert stops(found) == ["pause"]
+    assert "(paused: 2 failures in a row), until dts job resume falters" in found["answer"]
+    server.out("job", "delete", job)
+
+
 def test_wall_times_that_the_clock_skips_or_repeats(server: Served) -> None:
     job = create(server, "nightly", "--cron", "30 2 * * *", "--tz", "Europe/Vienna", "--shell", "true")
     shown = server.out("explain", job, "--at", "2027-03-28T02:30")

@@ -12,8 +12,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from dts.core.policies import MISSED, PAUSED, PUBLISHED_LATE, TOO_OLD, tried_again
+from dts.core.policies import PAUSED
 from dts.core.timetable import times_of
+from dts.core.words import (
+    at_worker,
+    duration,
+    ended_words,
+    failure_words,
+    final_words,
+    is_due,
+    open_words,
+    plural,
+    range_words,
+    reasons_of,
+    retries_words,
+    schedule_words,
+)
 from dts.model import (
     Cause,
     Definition,
@@ -24,7 +38,6 @@ from dts.model import (
     Outlook,
     Overlap,
     Range,
-    ScheduleSpec,
     Status,
     Term,
 )
@@ -34,7 +47,6 @@ from dts.schedule import explain as explain_schedule
 YES, NO, INFO = "yes", "no", "info"
 IN_FORCE_LATE_MS = 5_000  # a revision that came into force later than this after its change is worth a word
 PLACED_LATE_MS = 2_000  # so is an execution that waited longer for its place
-DAY_MS, DAYS = 86_400_000, 3  # spans of so many days and more are told in days
 SHOWN_OPEN = 5  # open executions named in the answer about a job
 
 RAN = {
@@ -86,6 +98,8 @@ class Facts:
     outlook: Outlook | None = None
     complete: Instant = 0  # how far the record has come
     pause: str = ""  # who paused the job, and why
+    suspended: Instant = 0  # since when, after failures in a row; 0: it is not
+    suspension: str = ""  # why
 
 
 def governing(revisions: Sequence[Definition], at: Instant) -> Definition | None:
@@ -118,7 +132,7 @@ class _Answer:
         self.facts = facts
         self.steps: list[Step] = []
         self.current = facts.revisions[0] if facts.revisions else None
-        self.following = next_of(self.current, facts.now)
+        self.following = None if facts.suspended else next_of(self.current, facts.now)
         if facts.outlook is not None and facts.outlook.clock != "ok":
             self._step("clock", NO, f"nothing new is fired: {facts.outlook.clock}")
 
@@ -142,7 +156,9 @@ class _Answer:
         definition = next((each for each in self.facts.revisions if each.revision == found.revision), None)
         self._cause(found, definition)
         for each in self.facts.earlier:
-            self._step("run", INFO, f"attempt {each.attempt} {each.status.name}{_at_worker(each)}: {_failure(each)}")
+            self._step(
+                "run", INFO, f"attempt {each.attempt} {each.status.name}{at_worker(each)}: {failure_words(each)}"
+            )
         if found.status is Status.QUEUED:
             return self._waits(found, definition)
         self._placed(found, definition)
@@ -157,8 +173,8 @@ class _Answer:
             self._step("run", INFO, text)
             return self._done("placed", text, found)
         if found.status is Status.RETRYING:
-            text = f"attempt {found.attempt} failed: {_failure(found)}; it is tried again at {format_instant(found.not_before)}"
-            self._step("policy", INFO, _retries(definition, len(self.facts.earlier)))
+            text = f"attempt {found.attempt} failed: {failure_words(found)}; it is tried again at {format_instant(found.not_before)}"
+            self._step("policy", INFO, retries_words(definition, len(self.facts.earlier)))
             self._step("run", NO, text)
             return self._done("retrying", text, found)
         return self._ended(found, definition)
@@ -182,13 +198,13 @@ class _Answer:
         if found.attempt == 1 and found.queued and waited > PLACED_LATE_MS:
             jitter = definition.policies.jitter if definition is not None else 0
             spread = f" (jitter spreads starts over {format_duration(jitter)})" if jitter else ""
-            self._step("placement", INFO, f"it waited {_span(waited)} for a place{spread}")
+            self._step("placement", INFO, f"it waited {duration(waited)} for a place{spread}")
 
     def _waits(self, found: Execution, definition: Definition | None) -> Explained:
         facts, outlook = self.facts, self.facts.outlook
-        waited = _span(facts.now - found.queued)
+        waited = duration(facts.now - found.queued)
         self._step("run", INFO, f"it waits since {format_instant(found.queued)} ({waited})")
-        limits, placement = _reasons(found)
+        limits, placement = reasons_of(found)
         if limits:
             self._step("limits", NO, limits)
         if outlook is not None:
@@ -203,7 +219,7 @@ class _Answer:
 
     def _placement(self, outlook: Outlook, *, waits: bool = False) -> None:
         if outlook.open:
-            text = f"{outlook.open} of {outlook.workers} worker{_s(outlook.workers)} would take it now"
+            text = f"{outlook.open} of {outlook.workers} worker{plural(outlook.workers)} would take it now"
             self._step("placement", YES, text)
         else:
             self._step("placement", NO, outlook.text)
@@ -219,13 +235,13 @@ class _Answer:
         outcome = RAN[found.status]
         match found.status:
             case Status.COMPLETED:
-                took = _span(found.end.ended - found.end.started) if found.end.started else "no time"
-                text = f"it ran{_at_worker(found)} and completed after {took} (attempt {found.attempt})"
+                took = duration(found.end.ended - found.end.started) if found.end.started else "no time"
+                text = f"it ran{at_worker(found)} and completed after {took} (attempt {found.attempt})"
                 self._step("run", YES, text)
             case Status.FAILED:
-                text = f"attempt {found.attempt} failed{_at_worker(found)}: {_failure(found)}"
+                text = f"attempt {found.attempt} failed{at_worker(found)}: {failure_words(found)}"
                 self._step("run", NO, text)
-                self._step("policy", INFO, _not_again(found, definition))
+                self._step("policy", INFO, final_words(found, definition))
             case Status.SKIPPED:
                 text = f"it was skipped: {found.reason or 'no reason was recorded'}"
                 self._step("policy", NO, text)
@@ -261,12 +277,16 @@ class _Answer:
             text = "the job has no schedule: it runs on demand only"
             self._step("schedule", NO, text)
             return self._done("not_due", text)
-        if not _is_due(definition, at):
+        if not is_due(definition, at):
             return self._not_due(definition, at)
         self._due(definition, at)
         self._in_force(definition)
         if definition.state is JobState.PAUSED and (definition.until is None or at <= definition.until):
             return self._paused(definition, at)
+        if self.facts.suspended and at > self.facts.suspended:
+            text = f"{self._suspension()}: {format_instant(at)} does not run"
+            self._step("pause", NO, text)
+            return self._done("will_not_run" if at > facts.now else "not_run", text)
         return self._future(definition, at) if at > facts.now else self._silence(at)
 
     def _revision(self, definition: Definition) -> None:
@@ -279,7 +299,7 @@ class _Answer:
         if term is not None and term.revision == definition.revision:
             late = term.in_force - term.since
             if late > IN_FORCE_LATE_MS:
-                self._step("record", INFO, f"the scheduler took this revision {_span(late)} after the change")
+                self._step("record", INFO, f"the scheduler took this revision {duration(late)} after the change")
 
     def _due(self, definition: Definition, at: Instant) -> None:
         for spec in definition.schedules:
@@ -308,10 +328,14 @@ class _Answer:
             else f"it is not due at {format_instant(at)}"
         )
         for spec in definition.schedules:
-            self._step("schedule", INFO, _told(spec, at))
+            self._step("schedule", INFO, schedule_words(spec, at))
         whole = f"{text}: {', '.join(around)}" if around else text
         self._step("schedule", NO, whole)
         return self._done("not_due", whole)
+
+    def _suspension(self) -> str:
+        facts = self.facts
+        return f"the job is suspended since {format_instant(facts.suspended)} ({facts.suspension}), until dts job resume {facts.job}"
 
     def _paused(self, definition: Definition, at: Instant) -> Explained:
         until = f" until {format_instant(definition.until)}" if definition.until is not None else ""
@@ -322,15 +346,15 @@ class _Answer:
 
     def _ranged(self, definition: Definition, at: Instant, found: Range) -> Explained:
         self._revision(definition)
-        if definition.schedules and _is_due(definition, at):
+        if definition.schedules and is_due(definition, at):
             self._due(definition, at)
         elif definition.schedules:
             return self._not_due(definition, at)
-        span = f"{found.size} instant{_s(found.size)} in ({format_instant(found.after)}, {format_instant(found.until)}]"
-        text = f"it did not run: {_range_words(definition, found.reason)}"
+        span = f"{found.size} instant{plural(found.size)} in ({format_instant(found.after)}, {format_instant(found.until)}]"
+        text = f"it did not run: {range_words(definition, found.reason)}"
         if found.reason == PAUSED and self.facts.pause:
             text += f" {self.facts.pause}"
-        self._step("pause" if found.reason == PAUSED else "policy", NO, f"{text}; one verdict over {span}")
+        self._step("pause" if found.reason.startswith(PAUSED) else "policy", NO, f"{text}; one verdict over {span}")
         return self._done("not_run", text)
 
     def _future(self, definition: Definition, at: Instant) -> Explained:
@@ -347,7 +371,7 @@ class _Answer:
             self._step("policy", INFO, f"jitter: it is placed up to {format_duration(policies.jitter)} later")
         if self.facts.outlook is not None:
             self._placement(self.facts.outlook)
-        text = f"it will run at {format_instant(at)}, in {_span(at - self.facts.now)}"
+        text = f"it will run at {format_instant(at)}, in {duration(at - self.facts.now)}"
         if self.facts.outlook is not None and not self.facts.outlook.open:
             text += f", if by then a worker has room: now {self.facts.outlook.text}"
         return self._done("will_run", text)
@@ -370,25 +394,27 @@ class _Answer:
         self._state(current)
         self._schedule(current)
         for each in facts.open[:SHOWN_OPEN]:
-            self._step("run", NO if each.status is Status.QUEUED else YES, f"{each.key} {_now(each)}")
+            self._step("run", NO if each.status is Status.QUEUED else YES, f"{each.key} {open_words(each)}")
         if len(facts.open) > SHOWN_OPEN:
             self._step("run", INFO, f"and more: dts execution list --job {facts.job} --status open")
         if facts.last is not None:
-            self._step("run", INFO, f"the last to end: {facts.last.key} {facts.last.status.name}{_why(facts.last)}")
+            self._step(
+                "run", INFO, f"the last to end: {facts.last.key} {facts.last.status.name}{ended_words(facts.last)}"
+            )
         if facts.outlook is not None and current.state < JobState.CANCELLED:
             self._placement(facts.outlook, waits=any(each.status is Status.QUEUED for each in facts.open))
         running = next((each for each in facts.open if each.status is not Status.QUEUED), None)
         if running is not None:
-            return self._done("running" if running.end.started else "placed", f"{running.key} {_now(running)}")
+            return self._done("running" if running.end.started else "placed", f"{running.key} {open_words(running)}")
         if facts.open:
-            return self._done("waits", f"{facts.open[0].key} {_now(facts.open[0])}")
+            return self._done("waits", f"{facts.open[0].key} {open_words(facts.open[0])}")
         return self._idle(current)
 
     def _idle(self, current: Definition) -> Explained:
         if self.following is None:
             stop = next((step.text for step in self.steps if step.verdict == NO and step.topic != "placement"), "")
             return self._done("will_not_run", f"it will not run: {stop or 'its schedule has no further instant'}")
-        text = f"it runs next at {format_instant(self.following)}, in {_span(self.following - self.facts.now)}"
+        text = f"it runs next at {format_instant(self.following)}, in {duration(self.following - self.facts.now)}"
         outlook = self.facts.outlook
         if outlook is not None and not outlook.open:
             text += f", if by then a worker has room: now {outlook.text}"
@@ -397,6 +423,8 @@ class _Answer:
     def _state(self, current: Definition) -> None:
         since = format_instant(current.since)
         match current.state:
+            case JobState.ACTIVE if self.facts.suspended:
+                self._step("pause", NO, self._suspension())
             case JobState.ACTIVE:
                 self._step("job", YES, f"the job is active: revision {current.revision} since {since}")
             case JobState.PAUSED if current.until is not None and current.until <= self.facts.now:
@@ -414,105 +442,4 @@ class _Answer:
             return
         for spec in current.schedules:
             left = times_of((spec,)).next_after(self.facts.now) is not None
-            self._step("schedule", YES if left else NO, _told(spec, self.facts.now))
-
-
-def _told(spec: ScheduleSpec, after: Instant) -> str:
-    """What a schedule means, and its next instant."""
-    told = explain_schedule(spec, after, 1)
-    if not told.next:
-        return f"{spec.text!r}: {told.sentence}; no instant is left"
-    following = told.next[0]
-    return f"{spec.text!r}: {told.sentence}; next {following.local}{f' ({following.note})' if following.note else ''}"
-
-
-def _is_due(definition: Definition, at: Instant) -> bool:
-    return bool(times_of(definition.schedules).count(at - 1, at))
-
-
-def _s(count: int) -> str:
-    return "" if count == 1 else "s"
-
-
-def _span(ms: int) -> str:
-    """A time for people: whole seconds where there are any, days where there are many."""
-    if ms >= DAYS * DAY_MS:
-        return f"{ms // DAY_MS} days"
-    return format_duration(ms if ms < 1_000 else ms // 1_000 * 1_000)
-
-
-def _at_worker(found: Execution) -> str:
-    return f" at worker {found.worker}" if found.worker else ""
-
-
-def _failure(found: Execution) -> str:
-    first = (found.end.error or found.reason).strip().partition("\n")[0]
-    return first or (f"exit code {found.end.code}" if found.end.code else "no error was told")
-
-
-def _why(found: Execution) -> str:
-    if found.status is Status.COMPLETED:
-        return ""
-    return f": {found.reason or _failure(found)}"
-
-
-def _now(found: Execution) -> str:
-    """What an open execution is doing."""
-    match found.status:
-        case Status.QUEUED:
-            return f"waits: {found.reason or 'it is about to be placed'}"
-        case Status.RETRYING:
-            return f"is tried again at {format_instant(found.not_before)}: {_failure(found)}"
-        case _ if found.end.started:
-            return f"runs since {format_instant(found.end.started)}{_at_worker(found)}"
-        case _:
-            return f"is leased{_at_worker(found)} and waits there for its turn"
-
-
-def _reasons(found: Execution) -> tuple[str, str]:
-    """Why an execution waits, as its owner says: by the job's limits, or for want of a place."""
-    return (found.reason, "") if found.reason.startswith(LIMITS) else ("", found.reason)
-
-
-TURN = "its turn has not come"
-GROUP = "its group is full"
-JITTER = "jitter"
-LIMITS = (TURN, GROUP, JITTER)
-
-
-def _retries(definition: Definition | None, used: int) -> str:
-    if definition is None:
-        return "the policy of its revision is not known any more"
-    return f"retries: {used + 1} of {definition.policies.max_retries} used"
-
-
-def _not_again(found: Execution, definition: Definition | None) -> str:
-    """Why a failure is final."""
-    if definition is None:
-        return "the policy of its revision is not known any more"
-    policies = definition.policies
-    if not policies.max_retries:
-        return "no retries: max_retries is 0"
-    if not tried_again(policies, found.end):
-        return "not tried again: the retry policy leaves failures of this kind out"
-    return f"all {policies.max_retries} retries are used up"
-
-
-def _range_words(definition: Definition, reason: str) -> str:
-    """A range's reason, said in full."""
-    policies = definition.policies
-    match reason:
-        case str() if reason == MISSED:
-            window = format_duration(policies.late_window)
-            return (
-                f"{reason}: the scheduler came to it over {window} late (it was down, or behind), and misfire "
-                f"{policies.misfire.value} leaves it out"
-            )
-        case str() if reason == TOO_OLD:
-            return f"{reason} of {format_duration(policies.grace)}"
-        case str() if reason == PAUSED:
-            return "the job was paused"
-        case str() if reason == PUBLISHED_LATE:
-            return reason
-        case _:
-            return reason or "no reason was recorded"
+            self._step("schedule", YES if left else NO, schedule_words(spec, self.facts.now))

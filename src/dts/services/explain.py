@@ -16,6 +16,7 @@ from dts.model import (
     Execution,
     ExecutionQuery,
     Instant,
+    JobView,
     Key,
     Outlook,
     Range,
@@ -81,6 +82,7 @@ class ExplainService:
         last = (await self._history.last_ended([job])).get(job)
         current, now = revisions[0], self._now()
         queued = min((each.queued for each in opened if each.status is Status.QUEUED), default=now)
+        view = await self._view(job)
         facts = Facts(
             job,
             now,
@@ -89,6 +91,8 @@ class ExplainService:
             last=last,
             outlook=await self._outlook(job, current.definition.demand, queued),
             pause=self._words(current),
+            suspended=view.suspended,
+            suspension=view.suspension,
         )
         return explain(facts)
 
@@ -99,7 +103,7 @@ class ExplainService:
         definitions = [each.definition for each in revisions]
         governs = governing(definitions, at)
         own = next((each for each in revisions if each.definition is governs), None)
-        now = self._now()
+        now, view = self._now(), await self._view(job)
         facts = Facts(
             job,
             now,
@@ -112,6 +116,8 @@ class ExplainService:
             outlook=await self._outlook(job, governs.demand, now) if governs is not None and at > now else None,
             complete=await self._complete(),
             pause=self._words(own) if own is not None else "",
+            suspended=view.suspended,
+            suspension=view.suspension,
         )
         return explain(facts)
 
@@ -178,6 +184,10 @@ class ExplainService:
             return await self._live.outlook(job, demand, queued)
         except Unavailable:
             return None
+
+    async def _view(self, job: str) -> JobView:
+        """What the job is doing; nothing where no owner knows it."""
+        return (await self._live.views([job])).get(job, JobView())
 
     async def _complete(self) -> Instant:
         """How far the record has come."""

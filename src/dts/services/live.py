@@ -6,11 +6,11 @@ import heapq
 from collections.abc import Iterable
 from itertools import islice, takewhile
 
-from dts.core.explain import GROUP, JITTER, TURN
 from dts.core.instance import Desk, Instance
 from dts.core.policies import spread
 from dts.core.shard import Shard
 from dts.core.timetable import times_of
+from dts.core.words import GROUP, JITTER, TURN
 from dts.model import (
     LAST_JOB,
     NO_END,

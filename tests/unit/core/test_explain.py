@@ -280,3 +280,19 @@ def test_what_a_job_has_open_and_how_the_last_one_ended() -> None:
     runs = execution(Status.PLACED, end=End(DUE + 30))
     assert ask(open=[waits, runs]).outcome == "running"
     assert "and more" in told(ask(open=[waits] * 9))
+
+
+def test_a_job_suspended_after_failures() -> None:
+    held = {"suspended": NOW - 60_000, "suspension": "paused: 3 failures in a row"}
+    found = ask(outlook=FREE, **held)
+    assert (found.outcome, why(found), found.next) == ("will_not_run", ["pause"], None)
+    assert (
+        "suspended since 2026-03-28T11:59:00Z (paused: 3 failures in a row), until dts job resume report"
+        in found.answer
+    )
+    found = ask(at=at("2026-03-30T00:30:00Z"), outlook=FREE, **held)
+    assert (found.outcome, why(found)) == ("will_not_run", ["pause"])
+    assert ask(at=DUE, **held).outcome == "missing", "it was due before"
+    found = ask(at=DUE, range=Range("report", 1, DUE - 10, DUE + 10, 1, "paused: 3 failures in a row"))
+    assert (found.outcome, why(found)) == ("not_run", ["pause"])
+    assert found.answer == "it did not run: paused: 3 failures in a row"
