@@ -68,6 +68,20 @@ def test_the_audit_is_clean_and_status_is_of_all_shards(running: Cluster) -> Non
     running.dts("audit", "--from", "-1m", "--to", "now")
 
 
+def test_explain_asks_the_owner_and_the_record(running: Cluster) -> None:
+    needs = ("--memory", "8000000", "--cron", "@every 1s", "--overlap", "skip", "--shell", "true")
+    job = running.dts("job", "create", "--name", "too large", *needs).split("ID: ")[1].split()[0]
+    waits = wait_for_status(running, job, "QUEUED")["id"]
+    deadline = time.monotonic() + WAIT_S
+    while "too small: memory (need 8000000, have " not in (told := running.dts("explain", waits)):
+        assert time.monotonic() < deadline, told
+        time.sleep(POLL_S)
+    skipped = json.loads(running.dts("explain", wait_for_status(running, job, "SKIPPED")["id"], "-o", "json"))
+    assert (skipped["outcome"], skipped["steps"][0]["topic"]) == ("skipped", "schedule")
+    assert json.loads(running.dts("explain", job, "-o", "json"))["outcome"] == "waits"
+    running.dts("job", "delete", "--id", job)
+
+
 def test_probes(running: Cluster) -> None:
     for member in running.members.values():
         assert [member.probe(path) for path in ("/healthz", "/startupz", "/readyz")] == [200, 200, 200], member.name

@@ -14,6 +14,8 @@ from dts.model import (
     ExecutionQuery,
     JobView,
     Key,
+    Obstacle,
+    Outlook,
     Range,
     ShardView,
     Status,
@@ -26,7 +28,7 @@ texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=
 moments = st.integers(0, 2**52)
 small = st.integers(0, 2**31 - 1)
 keys = st.builds(Key, texts, moments, texts)
-demands = st.builds(Demand, small, small, small, small, st.just(()), texts, st.integers(-100, 100))
+demands = st.builds(Demand, small, small, small, small, st.just(()), texts, st.integers(-100, 100), texts)
 executions = st.builds(
     Execution,
     keys,
@@ -90,3 +92,11 @@ def test_worker(view: WorkerView) -> None:
 @given(st.builds(ShardView, small, small, small, moments, small, small, small, small, moments))
 def test_shard(view: ShardView) -> None:
     assert livecodec.shard_in(livecodec.shard_out(view)) == view
+
+
+obstacles = st.lists(st.builds(Obstacle, texts, small, texts, small, small, texts), max_size=3).map(tuple)
+
+
+@given(st.none() | st.builds(Outlook, small, small, obstacles, small, texts, texts))
+def test_outlook(found: Outlook | None) -> None:
+    assert livecodec.outlook_in(livecodec.outlook_out(found)) == found
