@@ -151,7 +151,9 @@ class Links:
         for target in wanted[: max(MAX_LINKS - len(self._links), 0)]:
             if target not in self._links:
                 link = Link(target, self._options, self)
-                self._links[target] = link, asyncio.create_task(link.run(agent), name=f"stream to {target}")
+                task = asyncio.create_task(link.run(agent), name=f"stream to {target}")
+                task.add_done_callback(lambda _: self._news.set())
+                self._links[target] = link, task
 
     def _wanted(self) -> list[str]:
         """The addresses to be called: of each instance one."""

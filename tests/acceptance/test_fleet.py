@@ -1,4 +1,4 @@
-"""Cordon, uncordon and drain, as a person does it."""
+"""A server's fleet, as a person has it: cordon, uncordon and drain; two workers that were given one name."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,32 @@ def test_a_worker_that_is_not_there(server: Served) -> None:
     assert "worker 'nobody' not found" in done.stderr
     assert server.dts("worker", "drain", "local", "--grace", "999d").returncode == 2
     assert not worker(server)["cordoned"]
+
+
+def test_two_workers_of_one_name_are_one_worker_by_capacity(server: Served, tmp_path: Path) -> None:
+    """A cloned machine: what both run together is what one of them may, and nothing runs twice."""
+    address = f"127.0.0.1:{server.env['SCHEDULER_SERVICE_GRPC_PORT']}"
+    command = [BIN / "dts", "worker", "--scheduler", address, "--id", "twin", "--slots", "2", "--label", "twin=yes"]
+    with ExitStack() as stack:
+        for number in (1, 2):
+            log = stack.enter_context((tmp_path / f"{number}.log").open("wb"))
+            env = {**server.env, "TWIN": str(number)}
+            twin = subprocess.Popen(command, env=env, stdout=log, stderr=log)
+            stack.callback(twin.wait, PATIENCE_S)
+            stack.callback(twin.terminate)
+        until(lambda: all("attached to" in (tmp_path / f"{number}.log").read_text() for number in (1, 2)))
+        marks = tmp_path / "marks"
+        script = f"echo start $TWIN $DTS_EXECUTION_ID $DTS_ATTEMPT >> {marks}; sleep 0.4; echo end >> {marks}"
+        more = ["--selector", "twin=yes", "--cpu", "1"]
+        made = server.out("job", "create", "--name", "twins", "--shell", script, *more)
+        job = made.split("ID: ")[1].split()[0]
+        for _ in range(8):
+            server.out("job", "run", job)
+        until(lambda: marks.exists() and marks.read_text().count("end") == 8)
+    running = most = 0
+    for line in marks.read_text().splitlines():
+        running += 1 if line.startswith("start") else -1
+        most = max(most, running)
+    assert most == 2
+    starts = [tuple(line.split()[2:]) for line in marks.read_text().splitlines() if line.startswith("start")]
+    assert len(set(starts)) == len(starts) == 8
