@@ -110,6 +110,7 @@ class Shard:
         self.commands: dict[bytes, Instant] = {}  # applied ids -> when they may be forgotten
         self.issued: dict[bytes, Instant] = {}  # ... -> when they were issued, as far as a feed does not know it itself
         self.expiries: dict[Instant, list[bytes]] = {}
+        self.heard: Instant = 0  # the hour up to which commands were heard of: ids are forgotten by it, not by the clock
         self.held_commands: tuple[Command, ...] = ()  # wait for a revision
         self.backfills: dict[str, Backfill] = {}  # by nonce, in the order in which they began
         self.lines: dict[str, dict[Key, None]] = {}  # QUEUED and held: they wait for their turn (core/turns.py)
@@ -170,7 +171,7 @@ class Shard:
             self.expiries.setdefault(expires, []).extend(commit.commands)
             if commit.issued:
                 self.issued.update(zip(commit.commands, commit.issued, strict=True))
-        self._forget_commands(commit.now)
+            self._forget_commands(max(commit.issued, default=0) or commit.now, commit.now)
         self._turns(commit)
         while self.retries and not self._retrying(*self.retries[0]):
             heapq.heappop(self.retries)
@@ -478,8 +479,11 @@ class Shard:
             ):
                 del self.kept[key.job, revision]
 
-    def _forget_commands(self, now: Instant) -> None:
-        for expires in [each for each in self.expiries if each <= now]:
+    def _forget_commands(self, issued: Instant, now: Instant) -> None:
+        """A repeat follows what it repeats in the feed, however long nobody reads it: so ids are kept for so long after
+        what was issued last, and an outage alone makes none forgotten."""
+        self.heard = max(self.heard, min(_hour(issued), _hour(now)))
+        for expires in [each for each in self.expiries if each <= self.heard]:
             for command in self.expiries.pop(expires):
                 self.commands.pop(command, None)
                 self.issued.pop(command, None)

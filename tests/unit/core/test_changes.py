@@ -428,3 +428,16 @@ def test_a_stored_definition_owes_from_where_its_owner_took_it() -> None:
     restored = Shard(0)
     restored.restore([Commit(0, 1, 7, T0, (T0, LAST_JOB), (1, 0), definitions=[definition], opened=[term])])
     assert restored.definitions["a"].since == T0
+
+
+def test_an_outage_makes_no_repeat_new() -> None:
+    """The repeat of a command is read days after the command itself: its execution has its verdict already."""
+    first = Shard(0)
+    command, day = b"2" * 16, bounds.COMMAND_EXPIRY_MS
+    first.apply(Commit(0, 1, 1, 1_000, (0, LAST_JOB), (0, 1), commands=[command], issued=[1_000]))
+    first.apply(Commit(0, 1, 2, 1_000 + 3 * day, (0, LAST_JOB), (0, 1)))
+    assert command in first.commands
+    assert command in folded(snapshot(first, 10)).commands
+    later = 1_000 + 3 * day
+    first.apply(Commit(0, 1, 3, later, (0, LAST_JOB), (0, 3), commands=[b"3" * 16], issued=[later]))
+    assert set(first.commands) == {b"3" * 16}, "what came a day after it is read: no repeat can follow"
