@@ -93,6 +93,7 @@ class People:
         self._ids = 0
         self._backfills: dict[str, str] = {}  # the last one of each job
         self._ruled = rng.choice([0.0, 0.3, 1.0])  # how many of the revisions have policies of turns and waits
+        self._strict = rng.random() < 0.15  # all jobs pause after failures
         self._groups = {job: rng.choice(["", "g1", "g1", "g2"]) for job in self._jobs} if rng.random() < 0.3 else {}
 
     def put(self, *, busy: bool = False) -> None:
@@ -117,6 +118,8 @@ class People:
     def _policies(self) -> Policies:
         rng = self._rng
         policies = rng.choice(RULED if rng.random() < self._ruled else POLICIES)
+        if self._strict:
+            policies = policies._replace(pause_after=rng.randint(1, 3))
         return policies._replace(group_limit=rng.randint(1, 3)) if self._groups else policies
 
     def turn(self) -> None:

@@ -24,7 +24,7 @@ KINDS = [  # what a thousand worlds must have in them, or they prove little
     *("fenced", "unknown", "refused", "leases refused", "killed by the guard", "gap", "owed", "range", "commands held"),
     *("a job again", "taken over with work", "told twice", "cloned", "clock set back", "clock set forward"),
     *("overlap (skip)", "overlap (buffer_one)", "overlap (buffer_all)", "held by buffer_all", "held by buffer_one"),
-    *("held by cancel_other", "group full", "jitter", "start within", "not tried again"),
+    *("held by cancel_other", "group full", "jitter", "start within", "not tried again", "suspended", "resumed"),
 ]
 seen: Counter[str] = Counter()
 
