@@ -37,8 +37,8 @@ async def adopt(store: KafkaStore, now: int) -> Instance:
     return core
 
 
-@pytest.mark.parametrize("snapshot", [False, True])
-async def test_a_shard_of_6250_jobs_is_taken_over_within_3_s(snapshot: bool) -> None:
+@pytest.mark.parametrize("shortened", [False, True])
+async def test_a_shard_of_6250_jobs_is_taken_over_within_3_s(shortened: bool) -> None:
     settings = fresh_settings()
     store = await KafkaStore.open(settings)
     core = await adopt(store, NOW)
@@ -52,7 +52,7 @@ async def test_a_shard_of_6250_jobs_is_taken_over_within_3_s(snapshot: bool) -> 
     await settle(core, store, NOW + 3_600_000)  # everything fires once: 6 250 executions are open
     before = core.desks[0].shard
     assert (len(before.definitions), len(before.open)) == (JOBS, JOBS)
-    if snapshot:
+    if shortened:
         await store.ledger.snapshot(snapshot(before, 5_000))
     other = await KafkaStore.open(settings)
     begun = time.monotonic()

@@ -110,7 +110,7 @@ class Shard:
         self.commands: dict[bytes, Instant] = {}  # applied ids -> when they may be forgotten
         self.issued: dict[bytes, Instant] = {}  # ... -> when they were issued, as far as a feed does not know it itself
         self.expiries: dict[Instant, list[bytes]] = {}
-        self.heard: Instant = 0  # the hour up to which commands were heard of: ids are forgotten by it, not by the clock
+        self.heard: Instant = 0  # the hour of the newest command heard of: ids are forgotten by it
         self.held_commands: tuple[Command, ...] = ()  # wait for a revision
         self.backfills: dict[str, Backfill] = {}  # by nonce, in the order in which they began
         self.lines: dict[str, dict[Key, None]] = {}  # QUEUED and held: they wait for their turn (core/turns.py)
