@@ -13,6 +13,7 @@ from dts.adapters.kafka.reading import bounds_of, reader
 from dts.adapters.kafka.settings import KafkaSettings
 from dts.adapters.kafka.store import KafkaStore
 from dts.core.instance import Instance
+from dts.core.snapshot import snapshot
 from dts.model import Change, Commit, Key, Outcome, ScheduleSpec, ShardId, Status
 from tests.cluster.owners import log_of
 from tests.conformance.kafkaworld import fresh_settings, records
