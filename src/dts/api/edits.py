@@ -30,6 +30,8 @@ _RESUMES: Final = frozenset({job.PENDING, job.SCHEDULED})
 def update(request: job.UpdateJobRequest, now: Instant) -> Edit:
     """The request's fields over the job's; empty ones are left as they are unless the mask names them. Raises InvalidArgument."""
     masked = _masked(request.update_mask)
+    if len(request.time_zone) > bounds.SCHEDULE_LENGTH:  # also where no job is found to be changed
+        raise InvalidArgument("time_zone", f"{len(request.time_zone)} characters; at most {bounds.SCHEDULE_LENGTH}")
 
     def edit(row: StoredJob) -> Revision | None:
         document, state, until = _current(row, now)

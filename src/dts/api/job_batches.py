@@ -40,6 +40,10 @@ class JobBatchMethods:
             ids, following = await self._fitting(request)
             changes = [Change(id, edit) for id in ids]
         else:
+            if request.HasField("change"):
+                raise InvalidArgument(
+                    "change", "belongs to a filter, and there is none: the change of each job is in jobs"
+                )
             changes = self._updates(request.jobs)
         rows = await self._changed(changes, dry_run=request.dry_run)
         return job.BatchUpdateJobsResponse(
