@@ -131,6 +131,12 @@ class Link:
                 self._stand(Standing.REFUSED if refused else Standing.AWAY, problem.details() or str(problem.code()))
             except TimeoutError:
                 self._stand(Standing.AWAY, "the server does not answer")
+            except asyncio.CancelledError:
+                # A call that we cancel (hang_up, a sender that broke) ends its reader so, too: only the task's own end is passed on.
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                self._stand(Standing.AWAY, "the stream was ended here")
             except (asyncio.InvalidStateError, ValueError) as problem:
                 self._stand(Standing.AWAY, f"the stream broke: {problem}")
             finally:
